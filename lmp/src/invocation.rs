@@ -1,0 +1,291 @@
+//! The operations on capabilities, and how a system call carries them.
+//!
+//! Every system call is an invocation of one capability:
+//!
+//! | register | in | out |
+//! |---|---|---|
+//! | `rax` | bits 0–31 capability reference, 32–47 operation, 48–63 operation-specific | bits 0–15 status (0 or [`SysError`](crate::SysError)), 16–63 operation-specific |
+//! | `rdi rsi rdx r8 r9 r10 r12 r13 r14 r15` | message words 0–9 | message words 0–9, or unchanged |
+//! | `rbx` | receive endpoint and flags (message forms only) | unchanged |
+//! | `rbp` | capability slots (message forms only) | unchanged |
+//! | `rcx`, `r11` | – | destroyed by `syscall`/`sysret` |
+//! | vector and x87 registers | – | destroyed (zero on return); MXCSR and x87 control word survive |
+//!
+//! An invocation that is refused, or that answers [`Again`](crate::SysError::Again), leaves every register
+//! but `rax`, `rcx`, `r11` and the vector registers as it was.
+
+macro_rules! operations {
+    ($( $(#[$doc:meta])* $name:ident = $code:literal; )*) => {
+        /// Operations. The numbers are part of the ABI; each belongs to one type of capability.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u16)]
+        pub enum Op { $( $(#[$doc])* $name = $code, )* }
+
+        impl Op {
+            /// Every operation.
+            pub const ALL: &'static [Op] = &[$(Op::$name,)*];
+
+            /// The operation with this number.
+            pub const fn from_code(code: u16) -> Option<Op> {
+                match code { $($code => Some(Op::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+operations! {
+    // On an L1 CNode: the slots of that capability space. Slots are `SlotRef` words. Sources are looked up
+    // in the caller's own space, destinations in the invoked one.
+    /// L1 CNode: copy. w0 = destination slot, w1 = source slot.
+    Copy = 1;
+    /// L1 CNode: copy with fewer rights and, on a notification or endpoint, a badge. w0 = destination
+    /// slot, w1 = source slot, w2 = rights to keep, w3 = badge (0: keep the source's).
+    Mint = 2;
+    /// L1 CNode: make objects. w0 = first destination slot (the others follow in the same CNode),
+    /// w1 = source slot, w2 = type code, w3 = offset into the source, w4 = size of each, w5 = how many.
+    /// May answer `Again` while it zeroes.
+    Retype = 3;
+    /// L1 CNode: delete the capability in slot w0, and the object with its last capability. May answer `Again`.
+    Delete = 4;
+    /// L1 CNode: delete all descendants and other copies of the capability in slot w0. May answer `Again`.
+    Revoke = 5;
+    /// L1 CNode: what is in slot w0? Out: w0 = type | rights << 8 | relation bits << 16 | owner core << 32,
+    /// w1 = base, w2 = size, w3 = badge.
+    Identify = 6;
+
+    // On a page table.
+    /// Page table: fill entries. w0 = first entry, w1 = frame or next-level table (own space),
+    /// w2 = byte offset into the frame, w3 = `MapFlags`, w4 = number of entries, w5 = slot for the mapping.
+    Map = 16;
+    /// Mapping: change access. w0 = `MapFlags`, no more than the frame's rights.
+    Protect = 17;
+
+    // On a dispatcher.
+    /// Dispatcher: set what it runs with. w0 = L1 CNode, w1 = PML4, w2 = dispatcher frame, w3–w4 = name,
+    /// 16 bytes. All three are required; refused while it runs.
+    Configure = 32;
+    /// Dispatcher: let it run.
+    Resume = 33;
+    /// Dispatcher: take it off the core; `Resume` lets it go on.
+    Suspend = 34;
+    /// Dispatcher: notification to signal when it ends (w0; own space), with that capability's badge.
+    SetEndNotice = 35;
+    /// Dispatcher: out: w0 = `DispatcherState`, w1 = end cause, w2 = exit code or fault address,
+    /// w3 = instruction pointer at the fault.
+    Status = 36;
+    /// Own dispatcher: give the core to the next one that can run.
+    Yield = 37;
+    /// Own dispatcher: wait until an event is pending or `receive_deadline` passes.
+    Block = 38;
+    /// Own dispatcher: end this domain with exit code w0.
+    Exit = 39;
+
+    // On an endpoint.
+    /// Endpoint: where its messages go. w0 = dispatcher, w1 = byte offset of the buffer in its dispatcher
+    /// frame, w2 = length of the buffer in messages, w3 = event number.
+    BindEndpoint = 48;
+    /// Endpoint: send up to 10 words (`rax` bits 48–51 = number of words), not blocking.
+    Send = 49;
+
+    // On a notification.
+    /// Notification: set the badge bits of the capability (bit 0 if it has no badge) and wake the bound dispatcher.
+    Signal = 56;
+    /// Notification: out: w0 = pending bits, which are cleared.
+    Poll = 57;
+    /// Notification: bind. w0 = dispatcher (own space), w1 = event bit 0–63 in its frame's `events`.
+    BindNotification = 58;
+
+    // On a range of interrupt vectors.
+    /// Interrupt vectors: w0 = vector in the range, w1 = notification (own space) to signal.
+    BindIrq = 64;
+    /// Interrupt vectors: w0 = vector; it may be delivered again.
+    AckIrq = 65;
+
+    // On a range of inter-processor interrupts.
+    /// Inter-processor interrupts: send w0 = `apic_id << 8 | vector`, which must lie in the range.
+    SendIpi = 72;
+
+    // On a range of I/O ports.
+    /// I/O ports: w0 = port, w1 = bytes (1, 2, 4). Out: w0 = value.
+    PortIn = 80;
+    /// I/O ports: w0 = port, w1 = bytes (1, 2, 4), w2 = value.
+    PortOut = 81;
+
+    // On a kernel instance.
+    /// Kernel instance: load the CPU driver's image. w0 = an instance on the same node whose read-only part
+    /// is to be shared, or 0; w1 = index of the core it is for, w2 = APIC id, w3 = node. May answer `Again`.
+    LoadKernel = 96;
+    /// Kernel instance, loaded: hand memory (w0; RAM without relations, or a frame that stays readable here)
+    /// to the core. May answer `Again`.
+    GiveMemory = 97;
+
+    // On the trampoline.
+    /// Trampoline: prepare the start of the core that a loaded kernel instance (w0) is for. w1 = doorbell
+    /// (`apic_id << 8 | vector`) to ring after each log record, w2 = doorbell to ring when the core is up;
+    /// 0 = none.
+    Arm = 104;
+    /// Trampoline, armed: send INIT.
+    SendInit = 105;
+    /// Trampoline, armed: send SIPI.
+    SendSipi = 106;
+    /// Trampoline: out: w0 = `TrampolineState`. A start that succeeded leaves it free.
+    TrampolineStatus = 107;
+    /// Trampoline, armed: give up the start; the core is held in INIT and its memory stays lost to this core.
+    Disarm = 108;
+
+    // On the KCB.
+    /// KCB: out: w0 = value of counter w0 (`Counter`).
+    ReadCounter = 112;
+    /// KCB: ring w0 (`apic_id << 8 | vector`; 0 = nothing) after each log record.
+    SetLogDoorbell = 113;
+    /// KCB: panic this core, to test what reports it.
+    Panic = 114;
+}
+
+bitflags::bitflags! {
+    /// How a mapping may be accessed.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct MapFlags: u64 {
+        /// Readable. A mapping without it is refused.
+        const READ = 1;
+        /// Writable.
+        const WRITE = 2;
+        /// Executable. Refused together with `WRITE`.
+        const EXECUTE = 4;
+        /// Not cached (device memory).
+        const UNCACHED = 8;
+        /// One large entry: 2 MiB in a PD, 1 GiB in a PDPT.
+        const LARGE = 16;
+    }
+}
+
+macro_rules! codes {
+    ($(#[$tdoc:meta])* $type:ident { $( $(#[$doc:meta])* $name:ident = $code:literal, $text:literal; )* }) => {
+        $(#[$tdoc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $type { $( $(#[$doc])* $name = $code, )* }
+
+        impl $type {
+            /// Every value.
+            pub const ALL: &'static [$type] = &[$($type::$name,)*];
+
+            /// The value with this code.
+            pub const fn from_code(code: u8) -> Option<$type> {
+                match code { $($code => Some($type::$name),)* _ => None }
+            }
+
+            /// In words.
+            pub const fn text(self) -> &'static str {
+                match self { $($type::$name => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Where a dispatcher stands.
+    DispatcherState {
+        /// Made, not configured, or never resumed.
+        Inactive = 0, "inactive";
+        /// Running or ready to.
+        Runnable = 1, "runnable";
+        /// Waiting for an event.
+        Blocked = 2, "blocked";
+        /// Taken off the core by `Suspend`.
+        Suspended = 3, "suspended";
+        /// Ended; see [`EndCause`].
+        Ended = 4, "ended";
+    }
+}
+
+codes! {
+    /// Why a dispatcher ended.
+    EndCause {
+        /// It has not.
+        None = 0, "not ended";
+        /// It invoked `Exit`.
+        Exit = 1, "exit";
+        /// A page fault it could not handle.
+        PageFault = 2, "page fault";
+        /// Another exception it could not handle.
+        Exception = 3, "exception";
+        /// Its save area could not be loaded.
+        BadSaveArea = 4, "bad save area";
+        /// What it ran with was deleted.
+        Deleted = 5, "deleted";
+    }
+}
+
+codes! {
+    /// Where the trampoline stands.
+    TrampolineState {
+        /// No start under way.
+        Free = 0, "free";
+        /// A start is prepared or under way.
+        Armed = 1, "armed";
+    }
+}
+
+codes! {
+    /// Counters of a core, since it started.
+    Counter {
+        /// Entries into the CPU driver: system calls, exceptions, interrupts.
+        KernelEntries = 0, "kernel entries";
+        /// System calls.
+        SystemCalls = 1, "system calls";
+        /// Upcalls delivered.
+        Upcalls = 2, "upcalls";
+        /// Switches from one dispatcher to another.
+        Switches = 3, "dispatcher switches";
+        /// Times the core went idle.
+        Idles = 4, "idles";
+        /// Page-table entries written on behalf of domains.
+        PageTableWrites = 5, "page-table writes";
+        /// Inter-processor interrupts sent.
+        IpisSent = 6, "IPIs sent";
+        /// Inter-processor interrupts and device interrupts received.
+        Interrupts = 7, "interrupts";
+        /// Timer interrupts received.
+        TimerTicks = 8, "timer interrupts";
+        /// Dispatchers that ended by a fault.
+        Faults = 9, "domains ended by a fault";
+    }
+}
+
+/// First interrupt vector that user space may bind.
+pub const USER_VECTOR_FIRST: u64 = 0x30;
+/// Number of interrupt vectors that user space may bind.
+pub const USER_VECTOR_COUNT: u64 = 0xc0;
+
+/// The first word of a system call.
+pub const fn header(cap: crate::CPtr, op: Op) -> u64 {
+    cap.0 as u64 | (op as u64) << 32
+}
+
+/// [`header`] with the operation-specific bits 48–63.
+pub const fn header_with(cap: crate::CPtr, op: Op, extra: u16) -> u64 {
+    header(cap, op) | (extra as u64) << 48
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operation_numbers_are_unique_and_invertible() {
+        for (i, a) in Op::ALL.iter().enumerate() {
+            assert_eq!(Op::from_code(*a as u16), Some(*a));
+            assert!(Op::ALL[..i].iter().all(|b| *a as u16 != *b as u16), "{a:?}");
+        }
+        assert_eq!(Op::from_code(0), None);
+    }
+
+    #[test]
+    fn a_header_packs_reference_and_operation() {
+        let h = header_with(crate::CPtr::new(1, 2), Op::Send, 7);
+        assert_eq!(h & 0xffff_ffff, 0x102);
+        assert_eq!((h >> 32) & 0xffff, Op::Send as u64);
+        assert_eq!(h >> 48, 7);
+    }
+}
