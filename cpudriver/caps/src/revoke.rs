@@ -1,0 +1,141 @@
+//! Deleting all descendants and all other copies of a capability.
+//!
+//! One revoke is under way at a time, recorded in the database by the object it is about, so it runs to its
+//! end even if the capability that it began from goes on the way. Whoever wants another revoke meanwhile
+//! takes the first one further. Nothing can be made from the object, its copies or its descendants until it
+//! ends, so that no descendant survives, and each step looks for the next one afresh.
+
+use crate::cte::{Capability, Mark, Remote, SlotAddr, Slots};
+use crate::db::{CapDb, is_descendant};
+use crate::objects::{Budget, Objects, Progress};
+use crate::tree::Key;
+use lmp::SysError;
+
+/// A revoke under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Revoke {
+    /// The capability that stays, if it still exists.
+    pub(crate) kept: Option<SlotAddr>,
+    /// What it is for.
+    object: Capability,
+    /// The last descendant met that could not be deleted.
+    passed: Option<Key>,
+    /// Why not: what the first of them was refused with.
+    refusal: Option<SysError>,
+    /// Length of the list of condemned CNodes to come down to at the end.
+    floor: u32,
+}
+
+impl Revoke {
+    /// Whether `cap` is for the object or a descendant.
+    pub(crate) fn covers(&self, cap: &Capability) -> bool {
+        cap.is_same_object(&self.object)
+            || (cap.position() >= self.object.position() && is_descendant(&self.object, cap))
+    }
+}
+
+impl CapDb {
+    /// Deletes all descendants and all other copies of the capability in `slot`, which stays usable but for
+    /// making new capabilities from it.
+    ///
+    /// Errors: `EmptySlot`; `SlotBusy`; `RetryThroughMonitor` if the object or a descendant has remote
+    /// relations or another owner; what the kernel refused the destruction of a descendant with (everything
+    /// else is gone then); `Again`: not finished, or another revoke comes first.
+    pub fn revoke<S: Slots, O: Objects>(
+        &mut self,
+        slots: &mut S,
+        objects: &mut O,
+        slot: SlotAddr,
+        budget: &mut Budget,
+    ) -> Result<(), SysError> {
+        let cap = self.usable(slots, slot)?;
+        match &self.revoke {
+            Some(r) if r.kept == Some(slot) => {}
+            Some(_) => {
+                // What it comes to is for those who asked for it.
+                let _ = self.revoke_step(slots, objects, budget);
+                return Err(SysError::Again);
+            }
+            None => {
+                if cap.owner != self.core()
+                    || self.remote(slots, &cap).intersects(Remote::COPIES | Remote::DESCENDANTS)
+                {
+                    return Err(SysError::RetryThroughMonitor);
+                }
+                self.revoke = Some(Revoke {
+                    kept: Some(slot),
+                    object: cap,
+                    passed: None,
+                    refusal: None,
+                    floor: self.depth,
+                });
+            }
+        }
+        self.revoke_step(slots, objects, budget)
+    }
+
+    /// Takes the revoke under way as far as the budget reaches.
+    pub(crate) fn revoke_step<S: Slots, O: Objects>(
+        &mut self,
+        slots: &mut S,
+        objects: &mut O,
+        budget: &mut Budget,
+    ) -> Result<(), SysError> {
+        while let Some(revoke) = self.revoke {
+            let Some(victim) = self.victim(slots, &revoke) else {
+                if self.empty_condemned(slots, objects, revoke.floor, budget) == Progress::Again {
+                    return Err(SysError::Again);
+                }
+                self.revoke = None;
+                return revoke.refusal.map_or(Ok(()), Err);
+            };
+            let refusal = if slots.get(victim).cap.mark == Mark::Condemned {
+                if self.depth > 0 {
+                    // It is somewhere on the list, and the list is all that can be looked at afterwards.
+                    match self.empty_condemned(slots, objects, 0, budget) {
+                        Progress::Again => return Err(SysError::Again),
+                        Progress::Done => continue,
+                    }
+                }
+                SysError::WrongState
+            } else {
+                let floor = self.depth;
+                match self.destroy(slots, objects, victim, floor, budget) {
+                    Ok(Progress::Done) => continue,
+                    Ok(Progress::Again) => return Err(SysError::Again),
+                    Err(refusal) => refusal,
+                }
+            };
+            let passed = Key::new(&slots.get(victim).cap, victim);
+            if let Some(revoke) = &mut self.revoke {
+                revoke.passed = Some(passed);
+                revoke.refusal = revoke.refusal.or(Some(refusal));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next capability that the revoke has to delete.
+    fn victim<S: Slots>(&self, slots: &S, revoke: &Revoke) -> Option<SlotAddr> {
+        if let Some(copy) = self.copy_to_go(slots, revoke) {
+            return Some(copy);
+        }
+        self.first_descendant(slots, &revoke.object, revoke.passed)
+    }
+
+    fn copy_to_go<S: Slots>(&self, slots: &S, revoke: &Revoke) -> Option<SlotAddr> {
+        let start = Key::before_copies(&revoke.object);
+        let mut after = revoke.passed.map_or(start, |passed| passed.max(start));
+        loop {
+            let slot = self.tree.first_after(slots, &after)?;
+            let cap = &slots.get(slot).cap;
+            if !cap.is_same_object(&revoke.object) {
+                return None;
+            }
+            if Some(slot) != revoke.kept {
+                return Some(slot);
+            }
+            after = Key::new(cap, slot);
+        }
+    }
+}
