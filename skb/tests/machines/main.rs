@@ -1,0 +1,10 @@
+//! Made-up machines, good and bad: their tables are built byte by byte and read through a made-up physical memory.
+
+mod acpi_crate;
+mod build;
+mod hostile;
+mod madt_oracle;
+mod qemu;
+mod search;
+mod tables;
+mod topology;
