@@ -1,0 +1,5 @@
+//! Links the CPU driver freestanding.
+
+fn main() {
+    boot_link::cpudriver();
+}

@@ -1,0 +1,394 @@
+//! Scheduling: which dispatcher has the core, how it goes on, and how it ends.
+//!
+//! Ready dispatchers form a ring; the first has the core. The timer is one-shot and set only while there is
+//! something to wait for: the end of a time slice with two or more dispatchers ready, or a deadline. An idle
+//! core halts without a timer.
+
+use crate::arch::user::{self, Vector};
+use crate::arch::{cpu, entry, paging};
+use crate::core_state::{Core, Kernel, Memory};
+use crate::objects::{Dispatcher, Notification, Own, Ref, Saved};
+use caps::{Budget, CSpace};
+use lmp::frame::{DispatcherFrame, SaveArea, reg};
+use lmp::invocation::{Counter, DispatcherState, EndCause};
+use lmp::layout::USER_TOP;
+
+/// Length of a time slice in milliseconds.
+const SLICE_MS: u64 = 10;
+
+/// MXCSR 0x1f80 and x87 control word 0x37f: all exceptions masked, round to nearest.
+pub(crate) const FP_CONTROL_INITIAL: u64 = 0x037f_0000_1f80;
+
+/// Where in the ready queue a dispatcher that can run again goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In front: it gets the core next.
+    First,
+    /// Behind all others.
+    Last,
+}
+
+impl Kernel {
+    /// Put a dispatcher into the ready queue, if it is not there.
+    pub(crate) fn enqueue(&mut self, d: Ref<Dispatcher>, place: Place) {
+        if d.queued.replace(true) {
+            return;
+        }
+        self.ready_count += 1;
+        match self.ready {
+            None => {
+                d.next.set(Some(d));
+                d.previous.set(Some(d));
+                self.ready = Some(d);
+            }
+            Some(first) => {
+                let last = first.previous.get().unwrap_or(first);
+                last.next.set(Some(d));
+                d.previous.set(Some(last));
+                d.next.set(Some(first));
+                first.previous.set(Some(d));
+                if place == Place::First {
+                    self.ready = Some(d);
+                }
+            }
+        }
+    }
+
+    /// Take a dispatcher out of the ready queue, if it is there.
+    pub(crate) fn dequeue(&mut self, d: Ref<Dispatcher>) {
+        if !d.queued.replace(false) {
+            return;
+        }
+        self.ready_count -= 1;
+        let (next, previous) = (d.next.get(), d.previous.get());
+        if let (Some(next), Some(previous)) = (next, previous) {
+            previous.next.set(Some(next));
+            next.previous.set(Some(previous));
+        }
+        if self.ready == Some(d) {
+            self.ready = next.filter(|next| *next != d);
+        }
+        d.next.set(None);
+        d.previous.set(None);
+    }
+
+    /// The first in the ready queue goes behind all others.
+    pub(crate) fn rotate(&mut self) {
+        if let Some(first) = self.ready {
+            self.ready = first.next.get();
+        }
+    }
+
+    /// Wake `d` at `deadline`, in TSC ticks.
+    pub(crate) fn set_deadline(&mut self, d: Ref<Dispatcher>, deadline: u64) {
+        self.clear_deadline(d);
+        d.deadline.set(deadline);
+        let (mut previous, mut next) = (None, self.deadlines);
+        while let Some(n) = next.filter(|n| n.deadline.get() <= deadline) {
+            previous = Some(n);
+            next = n.next_deadline.get();
+        }
+        d.previous_deadline.set(previous);
+        d.next_deadline.set(next);
+        if let Some(next) = next {
+            next.previous_deadline.set(Some(d));
+        }
+        match previous {
+            Some(previous) => previous.next_deadline.set(Some(d)),
+            None => self.deadlines = Some(d),
+        }
+    }
+
+    /// Undo [`Kernel::set_deadline`].
+    pub(crate) fn clear_deadline(&mut self, d: Ref<Dispatcher>) {
+        if d.deadline.replace(0) == 0 {
+            return;
+        }
+        let (next, previous) = (d.next_deadline.get(), d.previous_deadline.get());
+        if let Some(next) = next {
+            next.previous_deadline.set(previous);
+        }
+        match previous {
+            Some(previous) => previous.next_deadline.set(next),
+            None => self.deadlines = next,
+        }
+        d.next_deadline.set(None);
+        d.previous_deadline.set(None);
+    }
+
+    /// Let a blocked dispatcher run again.
+    pub(crate) fn wake(&mut self, d: Ref<Dispatcher>, place: Place) {
+        if d.state.get() == DispatcherState::Blocked {
+            d.state.set(DispatcherState::Runnable);
+            self.clear_deadline(d);
+            self.enqueue(d, place);
+        }
+    }
+
+    /// Wake those whose deadline has passed.
+    pub(crate) fn expire_deadlines(&mut self) {
+        let now = cpu::tsc();
+        while let Some(d) = self.deadlines.filter(|d| d.deadline.get() <= now) {
+            self.wake(d, Place::First);
+        }
+    }
+
+    /// Set bits of a notification and tell the dispatcher it is bound to.
+    pub(crate) fn signal(&mut self, n: Ref<Notification>, bits: u64, place: Place) {
+        n.word.set(n.word.get() | bits);
+        if let Some(d) = n.dispatcher.get() {
+            self.raise_event(d, n.event.get(), place);
+        }
+    }
+
+    /// Set an event bit in a dispatcher's frame, and wake it.
+    pub(crate) fn raise_event(&mut self, d: Ref<Dispatcher>, event: u8, place: Place) {
+        if let Some(frame) = d.frame() {
+            // SAFETY: the frame is mapped in the window while the dispatcher has it. The domain, which may
+            // write the word too, does not run meanwhile.
+            unsafe { (*frame).control.events |= 1 << (event & 63) };
+            self.wake(d, place);
+        }
+    }
+
+    /// Program the timer for what is next, if that changed.
+    fn update_timer(&mut self) {
+        let mut at = if self.ready_count > 1 { self.slice_end } else { u64::MAX };
+        if let Some(d) = self.deadlines {
+            at = at.min(d.deadline.get());
+        }
+        if at == self.timer_at {
+            return;
+        }
+        self.timer_at = at;
+        if at == u64::MAX {
+            self.apic.set_timer(0);
+            return;
+        }
+        let ticks = at.saturating_sub(cpu::tsc()) as u128 * u128::from(self.handover.timer_per_ms)
+            / u128::from(self.handover.tsc_per_ms.max(1));
+        self.apic.set_timer(u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
+    }
+
+    /// The timer fired.
+    pub(crate) fn timer_fired(&mut self) {
+        self.count(Counter::TimerTicks);
+        self.timer_at = u64::MAX;
+        self.expire_deadlines();
+        if cpu::tsc() >= self.slice_end && self.ready == self.current {
+            self.rotate();
+        }
+    }
+}
+
+impl Core {
+    /// Give the core to the first ready dispatcher, or halt until there is one.
+    pub(crate) fn dispatch(&mut self) -> ! {
+        loop {
+            let Some(d) = self.k.ready else { self.idle() };
+            if !d.is_configured() {
+                self.end(d, EndCause::Deleted, 0, 0);
+                continue;
+            }
+            self.run(d);
+        }
+    }
+
+    /// Halt until an interrupt. Objects whose deletion nobody can name any more are taken down meanwhile, a
+    /// bounded part at a time: the timer fires at once while some are left.
+    fn idle(&mut self) -> ! {
+        self.k.count(Counter::Idles);
+        self.clean();
+        self.k.update_timer();
+        if self.db.has_unfinished() {
+            self.k.timer_at = 0;
+            self.k.apic.set_timer(1);
+        }
+        user::idle()
+    }
+
+    /// Go on with deletions that were left unfinished, such as that of a domain which deleted itself.
+    pub(crate) fn clean(&mut self) {
+        if self.db.has_unfinished() {
+            let mut budget = Budget::ENTRY;
+            let _ = self.db.clean(&mut Memory, &mut self.k, &mut budget);
+        }
+    }
+
+    /// Enter a configured dispatcher. Comes back only if its save area cannot be used: then it has ended.
+    fn run(&mut self, d: Ref<Dispatcher>) {
+        let Some(frame) = d.frame() else { return };
+        if self.k.current != Some(d) {
+            self.switch_to(d, frame);
+        }
+        self.k.update_timer();
+        // SAFETY: the frame is mapped while the dispatcher has it; the domain does not run meanwhile.
+        let control = unsafe { (*frame).control };
+        match d.saved.get() {
+            Saved::Enabled if control.run != 0 => self.upcall(d, control.run, [control.events, 0, 0]),
+            Saved::Enabled => self.resume(d, offsets::ENABLED),
+            Saved::Disabled => self.resume(d, offsets::DISABLED),
+        }
+    }
+
+    /// Load the address space and state of a dispatcher other than the current one.
+    fn switch_to(&mut self, d: Ref<Dispatcher>, frame: *mut DispatcherFrame) {
+        self.k.count(Counter::Switches);
+        let root = d.own(Own::VSpace).base;
+        if root != paging::current_root() {
+            // SAFETY: every root VNode of this core has the CPU driver's own upper half.
+            unsafe { paging::load_root(root) };
+        }
+        cpu::clear_data_segments();
+        // SAFETY: the entry code reads this only when an interrupt comes from ring 3.
+        unsafe { (*entry::ENTRY.get()).frame = frame as u64 };
+        self.k.cspace = CSpace::new(&d.own(Own::CSpace)).unwrap_or(CSpace::EMPTY);
+        self.k.current = Some(d);
+        self.k.slice_end = cpu::tsc() + SLICE_MS * self.k.handover.tsc_per_ms;
+    }
+
+    /// Enter an upcall with up to three arguments after the frame's own address.
+    fn upcall(&mut self, d: Ref<Dispatcher>, entry: u64, arguments: [u64; 3]) {
+        let Some(frame) = d.frame() else { return };
+        // SAFETY: as in `run`.
+        let control = unsafe {
+            (*frame).control.disabled = 1;
+            (*frame).control
+        };
+        if entry >= USER_TOP {
+            return self.end(d, EndCause::BadSaveArea, entry, 0);
+        }
+        self.k.count(Counter::Upcalls);
+        let mut area = SaveArea { rip: entry, rflags: 0, ..SaveArea::default() };
+        area.gpr[reg::RSP] = control.upcall_stack;
+        area.gpr[reg::RDI] = control.self_va;
+        [area.gpr[reg::RSI], area.gpr[reg::RDX], area.gpr[reg::RCX]] = arguments;
+        let fp = if d.fp_control.get() == 0 { FP_CONTROL_INITIAL } else { d.fp_control.get() };
+        user::enter(&self.k.features, &area, Vector::Initial(fp))
+    }
+
+    /// Load a save area.
+    fn resume(&mut self, d: Ref<Dispatcher>, which: offsets::Area) {
+        let Some(frame) = d.frame() else { return };
+        // SAFETY: the offsets are those of a save area and its vector area; mapped as in `run`. The copy is
+        // taken once and is what is checked and used.
+        let area = unsafe { *frame.byte_add(which.area).cast::<SaveArea>() };
+        if area.rip >= USER_TOP || !cpu::is_canonical(area.fs_base) || !cpu::is_canonical(area.gs_base) {
+            return self.end(d, EndCause::BadSaveArea, area.rip, area.rip);
+        }
+        let vector = if area.vector_valid != 0 {
+            Vector::Saved(frame as u64 + which.vector as u64)
+        } else {
+            Vector::Initial(area.fp_control)
+        };
+        user::enter(&self.k.features, &area, vector)
+    }
+
+    /// Go on with the interrupted dispatcher if it is still first, without an upcall unless an event waits;
+    /// else with the first.
+    pub(crate) fn continue_after_interrupt(&mut self) -> ! {
+        if let Some(d) = self.k.current.filter(|d| self.k.ready == Some(*d) && d.is_configured())
+            && let Some(frame) = d.frame()
+            // SAFETY: as in `run`.
+            && (d.saved.get() == Saved::Disabled || unsafe { (*frame).control.events } == 0)
+        {
+            self.k.update_timer();
+            let which = if d.saved.get() == Saved::Enabled { offsets::ENABLED } else { offsets::DISABLED };
+            self.resume(d, which);
+        }
+        self.dispatch()
+    }
+
+    /// Deliver an exception to a dispatcher by upcall.
+    pub(crate) fn deliver(&mut self, d: Ref<Dispatcher>, entry: u64, arguments: [u64; 3]) -> ! {
+        self.upcall(d, entry, arguments);
+        self.dispatch()
+    }
+
+    /// Save the registers of the running dispatcher at a system call, which will answer `status`.
+    pub(crate) fn save_system_call(&mut self, d: Ref<Dispatcher>, status: u64) {
+        let Some(frame) = d.frame() else { return };
+        // SAFETY: the entry code filled the state; the frame is mapped as in `run`.
+        unsafe {
+            let state = &*entry::ENTRY.get();
+            let control = (*frame).control;
+            let rip = state.gpr[reg::RCX];
+            let disabled =
+                control.disabled != 0 || (control.critical_start <= rip && rip < control.critical_end);
+            let area = if disabled { &raw mut (*frame).disabled_area } else { &raw mut (*frame).enabled };
+            let (fs_base, gs_base) = cpu::user_bases(&self.k.features);
+            let mut gpr = state.gpr;
+            gpr[reg::RAX] = status;
+            let fp_control = user::fp_control();
+            area.write(SaveArea {
+                gpr,
+                rip,
+                rflags: state.gpr[reg::R11],
+                fs_base,
+                gs_base,
+                vector_valid: 0,
+                fp_control,
+            });
+            d.saved.set(if disabled { Saved::Disabled } else { Saved::Enabled });
+            d.fp_control.set(fp_control);
+        }
+    }
+
+    /// End a dispatcher: it never runs again. Who asked to know is told.
+    pub(crate) fn end(&mut self, d: Ref<Dispatcher>, cause: EndCause, detail: u64, rip: u64) {
+        if d.state.get() == DispatcherState::Ended {
+            return;
+        }
+        self.k.clear_deadline(d);
+        self.k.dequeue(d);
+        d.state.set(DispatcherState::Ended);
+        d.cause.set(cause);
+        d.detail.set(detail);
+        d.fault_rip.set(rip);
+        if self.k.current == Some(d) {
+            self.k.leave_current();
+        }
+        if !matches!(cause, EndCause::Exit | EndCause::Deleted) {
+            self.k.count(Counter::Faults);
+            d.with_name(|name| {
+                log::warn!("domain {name} ended: {} (detail {detail:#x}) at {rip:#x}", cause.text());
+            });
+        }
+        let notice = d.own(Own::EndNotice);
+        if let Some(n) = Ref::<Notification>::from_cap(&notice) {
+            self.k.signal(n, badge_bits(notice.badge), Place::Last);
+        }
+    }
+}
+
+impl Kernel {
+    /// No dispatcher is loaded any more: use the CPU driver's own address space.
+    pub(crate) fn leave_current(&mut self) {
+        self.current = None;
+        self.cspace = CSpace::EMPTY;
+        // SAFETY: the CPU driver's own root.
+        unsafe { paging::load_root(self.handover.root) };
+    }
+}
+
+/// The bits that a signal through a capability with `badge` sets.
+pub(crate) fn badge_bits(badge: u64) -> u64 {
+    if badge == 0 { 1 } else { badge }
+}
+
+/// Save areas in the dispatcher frame.
+mod offsets {
+    use lmp::frame::offset;
+
+    /// A save area and its vector area.
+    #[derive(Clone, Copy)]
+    pub(super) struct Area {
+        pub area: usize,
+        pub vector: usize,
+    }
+
+    /// Registers of an enabled dispatcher.
+    pub(super) const ENABLED: Area = Area { area: offset::ENABLED, vector: offset::ENABLED_VECTOR };
+    /// Registers of a disabled dispatcher.
+    pub(super) const DISABLED: Area = Area { area: offset::DISABLED_AREA, vector: offset::DISABLED_VECTOR };
+}
