@@ -1,0 +1,555 @@
+//! RAM, capability slots and the address space of this domain.
+//!
+//! [`allocate`] makes kernel objects and frames straight from the domain's RAM capabilities, [`free`] deletes
+//! them and gives the RAM back; [`stats`] accounts for every byte. [`map`] puts frames into the address space.
+//! The heap and the stack page themselves in.
+//!
+//! All state lies in a static and none in the heap, because faults of the heap are resolved from it. The
+//! parts without system calls are pure and tested on the host.
+
+mod extents;
+mod slots;
+mod tables;
+
+use core::cell::{Cell, UnsafeCell};
+use core::fmt;
+use core::ops::Range;
+
+use arrayvec::ArrayVec;
+use lmp::cptr::{domain_l1, image, init_l1, task};
+use lmp::invocation::MapFlags;
+use lmp::objects::{CTE_SIZE, Extent, PAGE_SIZE};
+use lmp::start::StartInfo;
+use lmp::{CPtr, ObjType, SlotRef, SysError, layout, syscall};
+
+pub use extents::Extents;
+pub use slots::Slots;
+pub use tables::{LARGE_PAGE, Run, Source, Tables, base_page_runs, runs};
+
+/// Bytes that one page fault maps.
+pub const PAGE_IN: u64 = 64 << 10;
+
+/// RAM capabilities a domain can manage.
+const MAX_SOURCES: usize = 64;
+const MAX_EXTENTS: usize = 256;
+const MAX_TABLES: usize = 256;
+const MAX_HOLES: usize = 64;
+
+/// Stack that the code of this module may need below its caller's: paged in before the state is taken.
+const STACK_RESERVE: u64 = 16 << 10;
+
+/// The first slot of the task CNode that is the runtime's own: those before are for the parent's gifts.
+pub const FIRST_OWN_TASK_SLOT: u32 = 128;
+
+/// Why memory or address space was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// No free range of RAM is large enough.
+    OutOfRam {
+        /// Bytes wanted.
+        bytes: u64,
+        /// Alignment wanted, in bytes.
+        align: u64,
+    },
+    /// All slots are taken and no further CNode could be made.
+    OutOfSlots,
+    /// The domain's table of RAM capabilities is full.
+    TooManySources,
+    /// The domain's table of page tables is full.
+    TablesFull,
+    /// No free range of addresses is large enough.
+    OutOfAddresses {
+        /// Bytes wanted.
+        bytes: u64,
+    },
+    /// The CPU driver refused.
+    Refused {
+        /// What was attempted.
+        operation: &'static str,
+        /// Why not.
+        cause: SysError,
+    },
+    /// The state was in use when a fault needed it.
+    Busy,
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRam { bytes, align } => {
+                write!(f, "out of RAM: no free {bytes} bytes aligned to {align}; give the domain more memory")
+            }
+            Self::OutOfSlots => f.write_str("out of capability slots: free some, or enlarge the L1 CNode"),
+            Self::TooManySources => write!(f, "a domain manages at most {MAX_SOURCES} RAM capabilities"),
+            Self::TablesFull => f.write_str("too many page tables: map fewer or larger ranges"),
+            Self::OutOfAddresses { bytes } => {
+                write!(f, "out of addresses: no free range of {bytes} bytes; unmap something")
+            }
+            Self::Refused { operation, cause } => write!(f, "{operation} was refused: {cause}"),
+            Self::Busy => f.write_str("a page fault came while memory was being managed"),
+        }
+    }
+}
+
+impl core::error::Error for MemoryError {}
+
+/// An object made by [`allocate`]: give it back with [`free`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "an object that is not freed keeps its RAM"]
+pub struct Object {
+    /// The slot that holds its first capability.
+    pub cap: CPtr,
+    /// Its physical address.
+    pub physical: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Memory mapped by [`map`]: unmap it with [`unmap`].
+#[derive(Debug)]
+#[must_use = "a mapping that is not unmapped keeps its addresses"]
+pub struct Mapped {
+    /// The first address.
+    pub address: u64,
+    /// Bytes.
+    pub len: u64,
+    mappings: ArrayVec<CPtr, MAX_RUNS>,
+}
+
+impl Mapped {
+    /// The memory, as a pointer.
+    pub fn as_ptr<T>(&self) -> *mut T {
+        self.address as *mut T
+    }
+}
+
+/// Runs in one [`Mapped`].
+const MAX_RUNS: usize = 16;
+
+/// The account of the domain's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stats {
+    /// Bytes of RAM given to the domain.
+    pub total: u64,
+    /// Bytes that are free.
+    pub free: u64,
+    /// The longest free range, in bytes.
+    pub longest: u64,
+    /// Bytes that were freed when the table of free ranges was full.
+    pub lost: u64,
+    /// Free capability slots.
+    pub free_slots: u32,
+    /// CNodes in use for the domain itself.
+    pub cnodes: usize,
+}
+
+#[derive(Clone, Copy)]
+struct RamSource {
+    cap: CPtr,
+    base: u64,
+    size: u64,
+}
+
+/// RAM and slots: what page tables are made of.
+struct Store {
+    sources: ArrayVec<RamSource, MAX_SOURCES>,
+    ram: Extents<MAX_EXTENTS>,
+    slots: Slots,
+    /// L1 slots not yet used for a CNode.
+    l1_free: Range<u32>,
+}
+
+struct Memory {
+    store: Store,
+    space: Tables<MAX_TABLES>,
+    holes: Extents<MAX_HOLES>,
+    /// The page table of the stack is known.
+    stack_grows: bool,
+}
+
+struct State {
+    busy: Cell<bool>,
+    memory: UnsafeCell<Memory>,
+}
+
+// SAFETY: a domain has one thread; `with` keeps an upcall from using the state while it is in use.
+unsafe impl Sync for State {}
+
+static STATE: State = State {
+    busy: Cell::new(false),
+    memory: UnsafeCell::new(Memory {
+        store: Store {
+            sources: ArrayVec::new_const(),
+            ram: Extents::new(),
+            slots: Slots::new(),
+            l1_free: 0..0,
+        },
+        // All zeroes, so that the state lies in `.bss`; `init` sets the root.
+        space: Tables::new(CPtr::NULL),
+        holes: Extents::new(),
+        stack_grows: false,
+    }),
+};
+
+/// Calls `f` with the state, unless it is in use already: then a fault came from the middle of `f`.
+fn with<R>(f: impl FnOnce(&mut Memory) -> Result<R, MemoryError>) -> Result<R, MemoryError> {
+    touch_stack();
+    if STATE.busy.replace(true) {
+        return Err(MemoryError::Busy);
+    }
+    // SAFETY: `busy` was clear, so no other reference exists, and it stays set while this one lives.
+    let result = f(unsafe { &mut *STATE.memory.get() });
+    STATE.busy.set(false);
+    result
+}
+
+/// Pages in the stack that `f` in [`with`] may need, so that no stack fault comes while the state is in use.
+fn touch_stack() {
+    let mark = 0u8;
+    let top = &raw const mark as u64;
+    // Upcalls have a stack of their own, all of it mapped.
+    if (layout::STACK_BASE + STACK_RESERVE..layout::STACK_TOP).contains(&top) {
+        // SAFETY: the address lies in the domain's stack, which is mapped or paged in by the read.
+        unsafe { ((top - STACK_RESERVE) as *const u8).read_volatile() };
+    }
+}
+
+fn refused(operation: &'static str) -> impl Fn(SysError) -> MemoryError {
+    move |cause| MemoryError::Refused { operation, cause }
+}
+
+impl Store {
+    fn add_source(&mut self, cap: CPtr) -> Result<(), MemoryError> {
+        let info = syscall::cap_identify(task::ROOT, cap).map_err(refused("looking at a RAM capability"))?;
+        if info.ty != ObjType::Ram {
+            return Err(MemoryError::Refused { operation: "adding RAM", cause: SysError::WrongType });
+        }
+        let source = RamSource { cap, base: info.base, size: info.size };
+        let number = self.sources.len() as u32;
+        self.sources.try_push(source).map_err(|_| MemoryError::TooManySources)?;
+        self.ram.free(info.base, info.size, number);
+        Ok(())
+    }
+
+    fn source_of(&self, physical: u64) -> Option<(u32, RamSource)> {
+        self.sources
+            .iter()
+            .enumerate()
+            .find(|(_, s)| physical >= s.base && physical - s.base < s.size)
+            .map(|(i, s)| (i as u32, *s))
+    }
+
+    /// Makes one object of `size` bytes in `slot`.
+    fn make(
+        &mut self,
+        slot: SlotRef,
+        ty: ObjType,
+        size: u64,
+        align: u64,
+        within: &Range<u64>,
+    ) -> Result<u64, MemoryError> {
+        let out = MemoryError::OutOfRam { bytes: size, align };
+        let physical = self.ram.allocate(size, align, within).ok_or(out)?;
+        let (number, source) = self.source_of(physical).ok_or(out)?;
+        match syscall::cap_retype(task::ROOT, slot, source.cap, ty, physical - source.base, size, 1) {
+            Ok(()) => Ok(physical),
+            Err(cause) => {
+                self.ram.free(physical, size, number);
+                Err(MemoryError::Refused { operation: "making an object", cause })
+            }
+        }
+    }
+
+    fn slots(&mut self, count: u32) -> Result<CPtr, MemoryError> {
+        if let Some(slot) = self.slots.allocate(count) {
+            return Ok(slot);
+        }
+        let l1 = self.l1_free.next().ok_or(MemoryError::OutOfSlots)?;
+        let size = object_size(ObjType::L2CNode, 0);
+        self.make(SlotRef::L1(l1), ObjType::L2CNode, size, size, &ANYWHERE)?;
+        if !self.slots.add(l1, 0) {
+            return Err(MemoryError::OutOfSlots);
+        }
+        self.slots.allocate(count).ok_or(MemoryError::OutOfSlots)
+    }
+
+    fn allocate(
+        &mut self,
+        ty: ObjType,
+        size: u64,
+        align: u64,
+        within: &Range<u64>,
+    ) -> Result<Object, MemoryError> {
+        let size = object_size(ty, size);
+        let align = align.max(object_align(ty));
+        let cap = self.slots(1)?;
+        match self.make(cap.into(), ty, size, align, within) {
+            Ok(physical) => Ok(Object { cap, physical, size }),
+            Err(error) => {
+                self.slots.free(cap);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Source for Store {
+    fn table(&mut self, ty: ObjType) -> Result<CPtr, MemoryError> {
+        self.allocate(ty, 0, 1, &ANYWHERE).map(|object| object.cap)
+    }
+
+    fn slot(&mut self) -> Result<CPtr, MemoryError> {
+        self.slots(1)
+    }
+
+    fn free_slot(&mut self, slot: CPtr) {
+        self.slots.free(slot);
+    }
+}
+
+/// All physical addresses.
+pub const ANYWHERE: Range<u64> = 0..u64::MAX;
+
+/// Bytes of an object of `ty`: `wanted` rounded up where the type leaves a choice.
+pub fn object_size(ty: ObjType, wanted: u64) -> u64 {
+    match ty.extent() {
+        Extent::Fixed(size) => size,
+        Extent::Multiple(unit) => wanted.max(1).next_multiple_of(unit),
+        Extent::Unsized => 0,
+    }
+}
+
+/// The alignment of an object of `ty`, in bytes.
+pub fn object_align(ty: ObjType) -> u64 {
+    match ty.extent() {
+        Extent::Fixed(size) => size,
+        Extent::Multiple(unit) => unit,
+        Extent::Unsized => 1,
+    }
+}
+
+/// Takes stock of what the domain starts with. Errors leave the domain with less, never stop it.
+pub(crate) fn init(info: &StartInfo) {
+    let _ = with(|m| {
+        let is_init = info.ram_caps > 0;
+        m.store.slots.add(0, FIRST_OWN_TASK_SLOT);
+        // An L1 CNode too small to be looked at has no slots to spare either.
+        let slots = syscall::cap_identify(task::ROOT, task::ROOT).map_or(0, |i| i.size / CTE_SIZE) as u32;
+        m.store.l1_free = if is_init { init_l1::FIRST_FREE..slots } else { domain_l1::FIRST_FREE..slots };
+        if is_init {
+            for i in 0..info.ram_caps.min(lmp::cptr::L2_SLOTS) {
+                m.store.add_source(CPtr::new(init_l1::RAM, i))?;
+            }
+        } else {
+            m.store.add_source(task::RAM)?;
+        }
+        m.space.set_root(task::VSPACE);
+        m.holes.free(layout::MAP_BASE, layout::MAP_TOP - layout::MAP_BASE, 0);
+        let stack_table =
+            if is_init { CPtr::new(init_l1::IMAGE, image::PT_STACK) } else { task::STACK_TABLE };
+        if syscall::cap_identify(task::ROOT, stack_table).is_ok_and(|i| i.ty == ObjType::Pt) {
+            m.space.insert(layout::STACK_BASE, 1, stack_table)?;
+            m.stack_grows = true;
+        }
+        Ok(())
+    });
+}
+
+/// Resolves a fault at `address` if the heap or the stack is to grow there.
+pub(crate) fn page_in(address: u64) -> bool {
+    let flags = MapFlags::READ | MapFlags::WRITE;
+    let start = address - address % PAGE_IN;
+    let heap = crate::heap::range().contains(&address);
+    let stack = (layout::STACK_BASE..layout::STACK_TOP).contains(&address);
+    if !heap && !stack {
+        return false;
+    }
+    with(|m| {
+        if stack && !m.stack_grows {
+            return Err(MemoryError::TablesFull);
+        }
+        let frame = m.store.allocate(ObjType::Frame, PAGE_IN, PAGE_SIZE, &ANYWHERE)?;
+        let run = Run { address: start, offset: 0, len: PAGE_IN, large: false };
+        m.space.map_run(&mut m.store, run, frame.cap, 0, flags).map(|_| ())
+    })
+    .is_ok()
+}
+
+/// Adds the RAM of capability `cap` to what the domain allocates from.
+///
+/// # Errors
+/// If `cap` is no RAM or the table of RAM capabilities is full.
+pub fn add_ram(cap: CPtr) -> Result<(), MemoryError> {
+    with(|m| m.store.add_source(cap))
+}
+
+/// Makes an object of `ty`, of at least `size` bytes where the type leaves a choice.
+///
+/// # Errors
+/// If RAM or slots are used up, or the CPU driver refuses.
+pub fn allocate(ty: ObjType, size: u64) -> Result<Object, MemoryError> {
+    allocate_in(ty, size, 1, &ANYWHERE)
+}
+
+/// [`allocate`], aligned to `align` bytes and from physical addresses `within`.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn allocate_in(ty: ObjType, size: u64, align: u64, within: &Range<u64>) -> Result<Object, MemoryError> {
+    with(|m| m.store.allocate(ty, size, align, within))
+}
+
+/// Deletes what was made from `object` and other copies of it, then the object, and takes the RAM back.
+///
+/// # Errors
+/// If the CPU driver refuses; the RAM then stays with the object.
+pub fn free(object: Object) -> Result<(), MemoryError> {
+    syscall::cap_revoke(task::ROOT, object.cap).map_err(refused("revoking an object"))?;
+    syscall::cap_delete(task::ROOT, object.cap).map_err(refused("deleting an object"))?;
+    with(|m| {
+        m.store.slots.free(object.cap);
+        let source = m.store.source_of(object.physical).map_or(0, |(number, _)| number);
+        m.store.ram.free(object.physical, object.size, source);
+        Ok(())
+    })
+}
+
+/// Gives up the RAM under `object` for good: its capability was handed to another core.
+pub fn forget(object: Object) {
+    let _ = with(|m| {
+        m.store.slots.free(object.cap);
+        Ok(())
+    });
+}
+
+/// An empty slot.
+///
+/// # Errors
+/// If none is left and no CNode can be made.
+pub fn slot() -> Result<CPtr, MemoryError> {
+    with(|m| m.store.slots(1))
+}
+
+/// `count` empty slots in a row.
+///
+/// # Errors
+/// As [`slot`].
+pub fn slots(count: u32) -> Result<CPtr, MemoryError> {
+    with(|m| m.store.slots(count))
+}
+
+/// Gives back an empty slot.
+pub fn free_slot(slot: CPtr) {
+    let _ = with(|m| {
+        m.store.slots.free(slot);
+        Ok(())
+    });
+}
+
+/// Maps `len` bytes of `frame` from byte `offset` on at addresses of the runtime's choice.
+///
+/// # Errors
+/// If addresses, tables or slots are used up, or the CPU driver refuses; nothing stays mapped then.
+pub fn map(frame: CPtr, offset: u64, len: u64, flags: MapFlags) -> Result<Mapped, MemoryError> {
+    let info = syscall::cap_identify(task::ROOT, frame).map_err(refused("looking at a frame"))?;
+    let len = len.next_multiple_of(PAGE_SIZE);
+    let physical = info.base + offset;
+    let align = if physical.is_multiple_of(LARGE_PAGE) && len >= LARGE_PAGE { LARGE_PAGE } else { PAGE_SIZE };
+    with(|m| {
+        let address =
+            m.holes.allocate(len, align, &ANYWHERE).ok_or(MemoryError::OutOfAddresses { bytes: len })?;
+        let mut mapped = Mapped { address, len, mappings: ArrayVec::new() };
+        for run in runs(address, physical, len) {
+            let result = if mapped.mappings.is_full() {
+                Err(MemoryError::OutOfAddresses { bytes: len })
+            } else {
+                m.space.map_run(&mut m.store, run, frame, offset + run.offset, flags)
+            };
+            match result {
+                Ok(slot) => mapped.mappings.push(slot),
+                Err(error) => {
+                    take_down(m, mapped);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(mapped)
+    })
+}
+
+/// Unmaps what [`map`] mapped.
+///
+/// # Safety
+/// Nothing may refer to the memory any more.
+pub unsafe fn unmap(mapped: Mapped) {
+    let _ = with(|m| {
+        take_down(m, mapped);
+        Ok(())
+    });
+}
+
+fn take_down(m: &mut Memory, mapped: Mapped) {
+    let mut all_gone = true;
+    for slot in mapped.mappings {
+        // A mapping that is gone already went with its frame.
+        match syscall::cap_delete(task::ROOT, slot) {
+            Ok(()) | Err(SysError::EmptySlot) => m.store.slots.free(slot),
+            Err(_) => all_gone = false,
+        }
+    }
+    if all_gone {
+        m.holes.free(mapped.address, mapped.len, 0);
+    }
+}
+
+/// An address without a page, its page table in place: one invocation maps it.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The address, of a whole page.
+    pub address: u64,
+    /// The page table that translates it.
+    pub table: CPtr,
+    /// Its entry there.
+    pub entry: u64,
+}
+
+/// Reserves the address of a page.
+///
+/// # Errors
+/// If addresses, tables or RAM are used up.
+pub fn window() -> Result<Window, MemoryError> {
+    with(|m| {
+        let full = MemoryError::OutOfAddresses { bytes: PAGE_SIZE };
+        let address = m.holes.allocate(PAGE_SIZE, PAGE_SIZE, &ANYWHERE).ok_or(full)?;
+        let table = m.space.ensure(&mut m.store, address, 1)?;
+        Ok(Window { address, table, entry: address / PAGE_SIZE % 512 })
+    })
+}
+
+/// The account of the domain's memory.
+pub fn stats() -> Stats {
+    let empty = Stats { total: 0, free: 0, longest: 0, lost: 0, free_slots: 0, cnodes: 0 };
+    with(|m| {
+        Ok(Stats {
+            total: m.store.sources.iter().map(|s| s.size).sum(),
+            free: m.store.ram.free_units(),
+            longest: m.store.ram.longest(),
+            lost: m.store.ram.lost(),
+            free_slots: m.store.slots.free_slots(),
+            cnodes: m.store.slots.cnodes(),
+        })
+    })
+    .unwrap_or(empty)
+}
+
+/// Calls `f` with each free range of RAM, ascending by physical address.
+pub fn for_each_free_range(mut f: impl FnMut(Range<u64>)) {
+    // No heap in `f` while the state is in use: collect first.
+    let mut ranges: ArrayVec<Range<u64>, MAX_EXTENTS> = ArrayVec::new();
+    let _ = with(|m| {
+        ranges.extend(m.store.ram.ranges());
+        Ok(())
+    });
+    ranges.into_iter().for_each(&mut f);
+}
