@@ -1,0 +1,151 @@
+//! What the command line asks for.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use boot_info::{Accelerator, CommandLineError, Setting, Settings, Words};
+use results::Accel;
+
+/// What `init` is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Benchmarks to run, in this order.
+    pub benches: Vec<String>,
+    /// The test scenario to run.
+    pub scenario: Option<String>,
+    /// Cores to use, the first included; `None`: all there are.
+    pub cpus: Option<u32>,
+    /// The seed of the run.
+    pub seed: u64,
+    /// What executes the instructions, as the host says.
+    pub accel: Accel,
+    /// What to do when everything was done.
+    pub at_end: AtEnd,
+    /// Samples per metric; `None`: the benchmark's choice.
+    pub samples: Option<u64>,
+}
+
+/// What to do when everything was done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtEnd {
+    /// Wait.
+    Stay,
+    /// End the machine.
+    Exit,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            benches: Vec::new(),
+            scenario: None,
+            cpus: None,
+            seed: 1,
+            accel: Accel::Tcg,
+            at_end: AtEnd::Stay,
+            samples: None,
+        }
+    }
+}
+
+/// Why the command line cannot be followed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadWord(String);
+
+impl fmt::Display for BadWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<CommandLineError<'_>> for BadWord {
+    fn from(error: CommandLineError<'_>) -> Self {
+        BadWord(error.to_string())
+    }
+}
+
+impl Config {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with the first word that is not understood.
+    pub fn parse(line: &[u8]) -> Result<Config, BadWord> {
+        let mut config = Config::default();
+        for setting in Settings::new(line) {
+            match setting? {
+                Setting::Bench(names) => config.benches = names.iter().map(String::from).collect(),
+                Setting::Scenario(name) => config.scenario = Some(String::from(name)),
+                Setting::Cpus(n) => config.cpus = Some(n.get()),
+                Setting::Seed(seed) => config.seed = seed,
+                Setting::Accel(accelerator) => config.accel = accel(accelerator),
+                Setting::Samples(n) => config.samples = Some(n.get().into()),
+                Setting::Exit => config.at_end = AtEnd::Exit,
+                // Which messages are kept is the CPU driver's to know; how many nodes there are says firmware.
+                Setting::Log(_) | Setting::Nodes(_) => {}
+            }
+        }
+        Ok(config)
+    }
+
+    /// Whether a command line that cannot be followed as a whole asks at least for the end of the machine.
+    pub fn wants_exit(line: &[u8]) -> bool {
+        Words::new(line).ends_machine()
+    }
+}
+
+/// The accelerator in the words of the results.
+fn accel(accelerator: Accelerator) -> Accel {
+    match accelerator {
+        Accelerator::Icount => Accel::Icount,
+        Accelerator::Tcg => Accel::Tcg,
+        Accelerator::Kvm => Accel::Kvm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_words_are_understood() {
+        let line =
+            b"bench=syscall,yield cpus=8 seed=7 accel=icount exit=1 log=info samples=10 nodes=2 scenario=hog";
+        let expected = Config {
+            benches: std::vec!["syscall".into(), "yield".into()],
+            scenario: Some("hog".into()),
+            cpus: Some(8),
+            seed: 7,
+            accel: Accel::Icount,
+            at_end: AtEnd::Exit,
+            samples: Some(10),
+        };
+        assert_eq!(Config::parse(line).unwrap(), expected);
+        assert_eq!(Config::parse(b"").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn accelerators_have_the_same_words_in_the_results() {
+        for accelerator in Accelerator::ALL {
+            assert_eq!(accel(accelerator).word(), accelerator.word());
+        }
+    }
+
+    #[test]
+    fn a_bad_word_is_named() {
+        for (line, part) in [
+            ("accel=hyper", "icount, tcg and kvm"),
+            ("exit=2", "exit=2"),
+            ("bench=a,,b", "bench=a,,b"),
+            ("colour=red", "colour=red"),
+            ("exit=1 exit=1", "exit=1"),
+            ("cpus=0", "cpus=0"),
+            ("samples=0", "samples=0"),
+        ] {
+            let error = Config::parse(line.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+        assert!(Config::wants_exit(b"colour=red exit=1"));
+        assert!(!Config::wants_exit(b"colour=red"));
+    }
+}
