@@ -16,7 +16,7 @@ use boot_elf::{Access, Image, Policy};
 use boot_info::{BootInfo, PageSize, PhysAddr, PhysRange, RegionKind};
 use caps::{Capability, Level, Objects, Place, SlotAddr};
 use lmp::cptr::{CPtr, L2_SLOTS, image, init_l1, task};
-use lmp::frame::{DispatcherFrame, FRAME_SIZE, reg};
+use lmp::frame::{DispatcherFrame, USUAL_FRAME_SIZE, reg};
 use lmp::invocation::{DispatcherState, USER_VECTOR_COUNT, USER_VECTOR_FIRST};
 use lmp::layout;
 use lmp::objects::{CTE_SIZE, Extent, PAGE_SIZE};
@@ -198,9 +198,9 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
     }
     let stack = l.carver.take(STACK)?;
     l.map(layout::STACK_TOP - STACK, stack, STACK, WRITE)?;
-    let frame = l.carver.take(FRAME_SIZE)?;
-    l.map(layout::DISPATCHER_FRAME, frame, FRAME_SIZE, WRITE)?;
-    l.insert_task(task::DISPATCHER_FRAME, ObjType::Frame, frame, FRAME_SIZE)?;
+    let frame = l.carver.take(USUAL_FRAME_SIZE)?;
+    l.map(layout::DISPATCHER_FRAME, frame, USUAL_FRAME_SIZE, WRITE)?;
+    l.insert_task(task::DISPATCHER_FRAME, ObjType::Frame, frame, USUAL_FRAME_SIZE)?;
     let start_info = l.carver.take(PAGE_SIZE)?;
     l.map(layout::START_INFO, start_info, PAGE_SIZE, READ)?;
     let share_base = share.base().as_u64();

@@ -21,6 +21,9 @@ use core::mem::{offset_of, size_of};
 
 /// Bytes of a dispatcher frame without endpoint buffers.
 pub const FRAME_SIZE: u64 = 4 * 4096;
+/// Bytes of the frames that the CPU driver gives `init` and that domains are spawned with: room for endpoint
+/// buffers behind the fixed part.
+pub const USUAL_FRAME_SIZE: u64 = 2 * FRAME_SIZE;
 /// Alignment of a dispatcher frame in physical memory, in bytes.
 pub const FRAME_ALIGN: u64 = 4096;
 /// Bytes set aside for one save area's vector state (standard XSAVE format, all features of XCR0).

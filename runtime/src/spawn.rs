@@ -13,7 +13,7 @@ use core::fmt;
 
 use boot_elf::{Access, ElfError, Image, Policy, Segment};
 use lmp::cptr::{domain_l1, task};
-use lmp::frame::{Control, DispatcherFrame, FRAME_SIZE, reg};
+use lmp::frame::{Control, DispatcherFrame, FRAME_SIZE, USUAL_FRAME_SIZE, reg};
 use lmp::invocation::{DispatcherState, EndCause, MapFlags};
 use lmp::objects::PAGE_SIZE;
 use lmp::start::{StartInfo, share};
@@ -254,7 +254,7 @@ impl<'a> DomainBuilder<'a> {
         // Root, level 3, two of level 2, those of level 1, and one each for what a range may straddle.
         let tables =
             5 + tables_for(span.end - span.start) + archive.map_or(0, |a| tables_for(a.end - a.start));
-        let fixed = cnodes * object_size(ObjType::L2CNode, 0) + L1_SIZE + FRAME_SIZE + 2 * PAGE_SIZE;
+        let fixed = cnodes * object_size(ObjType::L2CNode, 0) + L1_SIZE + USUAL_FRAME_SIZE + 2 * PAGE_SIZE;
         fixed + tables * PAGE_SIZE + image.memory() + FIRST_STACK + self.memory
     }
 
@@ -279,8 +279,8 @@ impl<'a> DomainBuilder<'a> {
         parts.map(&mut space, layout::STACK_TOP - FIRST_STACK, stack, 0, FIRST_STACK, writable)?;
         let stack_table = space.ensure(parts, layout::STACK_BASE, 1)?;
 
-        let frame = parts.make(ObjType::Frame, FRAME_SIZE)?;
-        parts.map(&mut space, layout::DISPATCHER_FRAME, frame, 0, FRAME_SIZE, writable)?;
+        let frame = parts.make(ObjType::Frame, USUAL_FRAME_SIZE)?;
+        parts.map(&mut space, layout::DISPATCHER_FRAME, frame, 0, USUAL_FRAME_SIZE, writable)?;
         self.fill_frame(frame, image.entry())?;
 
         let info = parts.make(ObjType::Frame, PAGE_SIZE)?;

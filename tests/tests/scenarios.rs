@@ -69,10 +69,10 @@ fn canaries() {
     scenario("scenario=canary exit=1", Cpu::Usual, 1);
 }
 
-/// System calls at random.
+/// System calls at random; messages into an endpoint's buffer.
 #[test]
 fn system_calls() {
-    scenario("scenario=syscalls exit=1", Cpu::Usual, 1);
+    scenario("scenario=syscalls exit=1", Cpu::Usual, 2);
 }
 
 /// Endless loops, enabled and disabled.
