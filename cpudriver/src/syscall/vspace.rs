@@ -4,7 +4,7 @@ use super::{Invoked, Registers, operand};
 use crate::arch::paging::{self, Entry};
 use crate::core_state::{Core, Memory};
 use crate::kernel_objects::page_table;
-use caps::{Capability, Level, MappingRange, Place};
+use caps::{Capability, Level, MappingRange, Place, Unmap};
 use lmp::cptr::SlotRef;
 use lmp::invocation::{Counter, MapFlags};
 use lmp::layout::USER_ROOT_SLOTS;
@@ -85,35 +85,31 @@ pub(super) fn map(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> Sy
 }
 
 pub(super) fn protect(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
-    let mapping = it.cap.mapping().ok_or(SysError::NoSuchOperation)?;
-    let flags = MapFlags::from_bits(r.word(0)).ok_or(SysError::BadArgument)?;
-    match core.db.find_vnode(&Memory, mapping.table) {
-        Some((ty, generation)) if generation == mapping.generation => {
-            let span = paging::span(ty.vnode_level().unwrap_or(1));
-            // SAFETY: a VNode of this core, in the window, as just looked up.
-            let table = unsafe { &mut *page_table(mapping.table) };
-            let first = usize::from(mapping.entry);
-            let entries = &mut table[first..first + usize::from(mapping.count)];
-            let address = it.cap.base + mapping.offset;
-            let is_leaf = |e: u64| e & Entry::LARGE.bits() != 0 || ty == ObjType::Pt;
-            for (i, e) in entries.iter().enumerate() {
-                if *e & paging::ADDRESS != address + i as u64 * span || !is_leaf(*e) {
-                    return Err(SysError::WrongState);
-                }
-            }
-            let large = ty != ObjType::Pt;
-            if flags.contains(MapFlags::LARGE) != large {
-                return Err(SysError::BadArgument);
-            }
-            // The mapping has the rights of the frame capability that it was made from.
-            let bits = access(flags, it.cap)?;
-            for (i, e) in entries.iter_mut().enumerate() {
-                *e = paging::entry(address + i as u64 * span, bits);
-            }
-            core.k.counters[Counter::PageTableWrites as usize] += entries.len() as u64;
-            paging::flush_user();
-            Ok(())
-        }
-        _ => Err(SysError::EntryEmpty),
+    if it.cap.ty != ObjType::Mapping {
+        return Err(SysError::NoSuchOperation);
     }
+    let flags = MapFlags::from_bits(r.word(0)).ok_or(SysError::BadArgument)?;
+    let Unmap { table, table_type, entry, count, address } = core.db.mapping_entries(&Memory, it.slot)?;
+    let large = table_type != ObjType::Pt;
+    let span = paging::span(table_type.vnode_level().unwrap_or(1));
+    // SAFETY: a VNode of this core, in the window, as just looked up.
+    let table = unsafe { &mut *page_table(table) };
+    let entries = &mut table[usize::from(entry)..usize::from(entry) + usize::from(count)];
+    let is_leaf = |e: u64| e & Entry::LARGE.bits() != 0 || !large;
+    for (i, e) in entries.iter().enumerate() {
+        if *e & paging::ADDRESS != address + i as u64 * span || !is_leaf(*e) {
+            return Err(SysError::WrongState);
+        }
+    }
+    if flags.contains(MapFlags::LARGE) != large {
+        return Err(SysError::BadArgument);
+    }
+    // The mapping has the rights of the frame capability that it was made from.
+    let bits = access(flags, it.cap)?;
+    for (i, e) in entries.iter_mut().enumerate() {
+        *e = paging::entry(address + i as u64 * span, bits);
+    }
+    core.k.counters[Counter::PageTableWrites as usize] += entries.len() as u64;
+    paging::flush_user();
+    Ok(())
 }
