@@ -8,7 +8,7 @@ use crate::arch::apic::Apic;
 use crate::arch::cpu::Features;
 use crate::arch::window::{self, Window};
 use crate::instance::Handover;
-use crate::objects::{Dispatcher, Notification, Ref};
+use crate::objects::{Dispatcher, Link, Notification, Ref};
 use caps::{CSpace, CapDb, Cte, SlotAddr, Slots};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -53,13 +53,17 @@ pub(crate) struct Kernel {
     /// The capability space of `current`.
     pub cspace: CSpace,
     /// First of the ready queue, a ring.
-    pub ready: Option<Ref<Dispatcher>>,
+    pub ready: Link<Dispatcher>,
     /// Dispatchers in the ready queue.
     pub ready_count: u64,
+    /// First of those that ended and whose callers are still to be told, a ring.
+    pub retired: Link<Dispatcher>,
     /// First of those that wait for a time, in order of it.
     pub deadlines: Option<Ref<Dispatcher>>,
     /// When the time slice of `current` ends, in TSC ticks.
     pub slice_end: u64,
+    /// Ticks of the timer in 2^32 ticks of the TSC.
+    pub timer_ticks: u64,
     /// For when the timer is set, in TSC ticks; `u64::MAX` = it is off.
     pub timer_at: u64,
     /// Bindings of the vectors that user space may bind.

@@ -4,11 +4,13 @@
 //! something to wait for: the end of a time slice with two or more dispatchers ready, or a deadline. An idle
 //! core halts without a timer.
 
+use crate::arch::entry::{self, EntryState, MESSAGE_WORDS};
 use crate::arch::user::{self, Vector};
-use crate::arch::{cpu, entry, paging};
+use crate::arch::{cpu, paging};
 use crate::core_state::{Core, Kernel, Memory};
-use crate::objects::{Dispatcher, Notification, Own, Ref, Saved};
+use crate::objects::{Dispatcher, Notification, Own, READY, Ref, Saved, Wait};
 use caps::{Budget, CSpace};
+use lmp::SysError;
 use lmp::frame::{DispatcherFrame, SaveArea, reg};
 use lmp::invocation::{Counter, DispatcherState, EndCause};
 use lmp::layout::USER_TOP;
@@ -29,28 +31,18 @@ pub(crate) enum Place {
 }
 
 impl Kernel {
-    /// Put a dispatcher into the ready queue, if it is not there.
+    /// Put a dispatcher into the ready queue, if it is not there. The one that runs has to share the core then.
     pub(crate) fn enqueue(&mut self, d: Ref<Dispatcher>, place: Place) {
         if d.queued.replace(true) {
             return;
         }
         self.ready_count += 1;
-        match self.ready {
-            None => {
-                d.next.set(Some(d));
-                d.previous.set(Some(d));
-                self.ready = Some(d);
-            }
-            Some(first) => {
-                let last = first.previous.get().unwrap_or(first);
-                last.next.set(Some(d));
-                d.previous.set(Some(last));
-                d.next.set(Some(first));
-                first.previous.set(Some(d));
-                if place == Place::First {
-                    self.ready = Some(d);
-                }
-            }
+        READY.append(&self.ready, d);
+        if place == Place::First {
+            self.ready.set(Some(d));
+        }
+        if self.ready_count > 1 && self.timer_at > self.slice_end {
+            self.update_timer();
         }
     }
 
@@ -60,23 +52,20 @@ impl Kernel {
             return;
         }
         self.ready_count -= 1;
-        let (next, previous) = (d.next.get(), d.previous.get());
-        if let (Some(next), Some(previous)) = (next, previous) {
-            previous.next.set(Some(next));
-            next.previous.set(Some(previous));
-        }
-        if self.ready == Some(d) {
-            self.ready = next.filter(|next| *next != d);
-        }
-        d.next.set(None);
-        d.previous.set(None);
+        READY.remove(&self.ready, d);
+    }
+
+    /// `to`, which is not in the ready queue, takes the place of `from`, which is.
+    #[inline(always)]
+    pub(crate) fn hand_place(&mut self, from: Ref<Dispatcher>, to: Ref<Dispatcher>) {
+        READY.replace(&self.ready, from, to);
+        from.queued.set(false);
+        to.queued.set(true);
     }
 
     /// The first in the ready queue goes behind all others.
     pub(crate) fn rotate(&mut self) {
-        if let Some(first) = self.ready {
-            self.ready = first.next.get();
-        }
+        READY.rotate(&self.ready);
     }
 
     /// Wake `d` at `deadline`, in TSC ticks.
@@ -116,20 +105,11 @@ impl Kernel {
         d.previous_deadline.set(None);
     }
 
-    /// Let a blocked dispatcher run again.
-    pub(crate) fn wake(&mut self, d: Ref<Dispatcher>, place: Place) {
-        if d.state.get() == DispatcherState::Blocked {
-            d.state.set(DispatcherState::Runnable);
-            self.clear_deadline(d);
-            self.enqueue(d, place);
-        }
-    }
-
     /// Wake those whose deadline has passed.
     pub(crate) fn expire_deadlines(&mut self) {
         let now = cpu::tsc();
         while let Some(d) = self.deadlines.filter(|d| d.deadline.get() <= now) {
-            self.wake(d, Place::First);
+            self.end_wait(d, SysError::TimedOut, Place::First);
         }
     }
 
@@ -141,21 +121,26 @@ impl Kernel {
         }
     }
 
-    /// Set an event bit in a dispatcher's frame, and wake it.
+    /// Set an event bit in a dispatcher's frame, and wake it unless it has called somebody.
     pub(crate) fn raise_event(&mut self, d: Ref<Dispatcher>, event: u8, place: Place) {
         if let Some(frame) = d.frame() {
             // SAFETY: the frame is mapped in the window while the dispatcher has it. The domain, which may
             // write the word too, does not run meanwhile.
             unsafe { (*frame).control.events |= 1 << (event & 63) };
-            self.wake(d, place);
+            if matches!(d.wait.get(), Wait::Block | Wait::Receive | Wait::ReceiveAny) {
+                self.end_wait(d, SysError::Interrupted, place);
+            }
         }
     }
 
     /// Program the timer for what is next, if that changed.
-    fn update_timer(&mut self) {
+    pub(crate) fn update_timer(&mut self) {
         let mut at = if self.ready_count > 1 { self.slice_end } else { u64::MAX };
         if let Some(d) = self.deadlines {
             at = at.min(d.deadline.get());
+        }
+        if self.retired.get().is_some() {
+            at = 0;
         }
         if at == self.timer_at {
             return;
@@ -165,9 +150,8 @@ impl Kernel {
             self.apic.set_timer(0);
             return;
         }
-        let ticks = at.saturating_sub(cpu::tsc()) as u128 * u128::from(self.handover.timer_per_ms)
-            / u128::from(self.handover.tsc_per_ms.max(1));
-        self.apic.set_timer(u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
+        let ticks = u128::from(at.saturating_sub(cpu::tsc())) * u128::from(self.timer_ticks);
+        self.apic.set_timer(u32::try_from(ticks >> 32).unwrap_or(u32::MAX).max(1));
     }
 
     /// The timer fired.
@@ -175,7 +159,7 @@ impl Kernel {
         self.count(Counter::TimerTicks);
         self.timer_at = u64::MAX;
         self.expire_deadlines();
-        if cpu::tsc() >= self.slice_end && self.ready == self.current {
+        if cpu::tsc() >= self.slice_end && self.ready.get() == self.current {
             self.rotate();
         }
     }
@@ -185,7 +169,7 @@ impl Core {
     /// Give the core to the first ready dispatcher, or halt until there is one.
     pub(crate) fn dispatch(&mut self) -> ! {
         loop {
-            let Some(d) = self.k.ready else { self.idle() };
+            let Some(d) = self.k.ready.get() else { self.idle() };
             if !d.is_configured() {
                 self.end(d, EndCause::Deleted, 0, 0);
                 continue;
@@ -209,6 +193,7 @@ impl Core {
 
     /// Go on with deletions that were left unfinished, such as that of a domain which deleted itself.
     pub(crate) fn clean(&mut self) {
+        self.k.release_retired();
         if self.db.has_unfinished() {
             let mut budget = Budget::ENTRY;
             let _ = self.db.clean(&mut Memory, &mut self.k, &mut budget);
@@ -220,11 +205,20 @@ impl Core {
         let Some(frame) = d.frame() else { return };
         if self.k.current != Some(d) {
             self.switch_to(d, frame);
+            self.k.begin_slice();
         }
         self.k.update_timer();
         // SAFETY: the frame is mapped while the dispatcher has it; the domain does not run meanwhile.
         let control = unsafe { (*frame).control };
+        if d.saved.get() == Saved::Short {
+            if control.events == 0 {
+                self.return_short(d);
+            }
+            self.spill(d);
+        }
         match d.saved.get() {
+            // `spill` left nothing there.
+            Saved::Short => {}
             Saved::Enabled if control.run != 0 => self.upcall(d, control.run, [control.events, 0, 0]),
             Saved::Enabled => self.resume(d, offsets::ENABLED),
             Saved::Disabled => self.resume(d, offsets::DISABLED),
@@ -232,7 +226,8 @@ impl Core {
     }
 
     /// Load the address space and state of a dispatcher other than the current one.
-    fn switch_to(&mut self, d: Ref<Dispatcher>, frame: *mut DispatcherFrame) {
+    #[inline(always)]
+    pub(crate) fn switch_to(&mut self, d: Ref<Dispatcher>, frame: *mut DispatcherFrame) {
         self.k.count(Counter::Switches);
         let root = d.own(Own::VSpace).base;
         if root != paging::current_root() {
@@ -244,7 +239,6 @@ impl Core {
         unsafe { (*entry::ENTRY.get()).frame = frame as u64 };
         self.k.cspace = CSpace::new(&d.own(Own::CSpace)).unwrap_or(CSpace::EMPTY);
         self.k.current = Some(d);
-        self.k.slice_end = cpu::tsc() + SLICE_MS * self.k.handover.tsc_per_ms;
     }
 
     /// Enter an upcall with up to three arguments after the frame's own address.
@@ -263,7 +257,7 @@ impl Core {
         area.gpr[reg::RSP] = control.upcall_stack;
         area.gpr[reg::RDI] = control.self_va;
         [area.gpr[reg::RSI], area.gpr[reg::RDX], area.gpr[reg::RCX]] = arguments;
-        let fp = if d.fp_control.get() == 0 { FP_CONTROL_INITIAL } else { d.fp_control.get() };
+        let fp = if d.short.fp_control.get() == 0 { FP_CONTROL_INITIAL } else { d.short.fp_control.get() };
         user::enter(&self.k.features, &area, Vector::Initial(fp))
     }
 
@@ -287,7 +281,7 @@ impl Core {
     /// Go on with the interrupted dispatcher if it is still first, without an upcall unless an event waits;
     /// else with the first.
     pub(crate) fn continue_after_interrupt(&mut self) -> ! {
-        if let Some(d) = self.k.current.filter(|d| self.k.ready == Some(*d) && d.is_configured())
+        if let Some(d) = self.k.current.filter(|d| self.k.ready.get() == Some(*d) && d.is_configured())
             && let Some(frame) = d.frame()
             // SAFETY: as in `run`.
             && (d.saved.get() == Saved::Disabled || unsafe { (*frame).control.events } == 0)
@@ -307,31 +301,74 @@ impl Core {
 
     /// Save the registers of the running dispatcher at a system call, which will answer `status`.
     pub(crate) fn save_system_call(&mut self, d: Ref<Dispatcher>, status: u64) {
-        let Some(frame) = d.frame() else { return };
-        // SAFETY: the entry code filled the state; the frame is mapped as in `run`.
-        unsafe {
-            let state = &*entry::ENTRY.get();
-            let control = (*frame).control;
-            let rip = state.gpr[reg::RCX];
-            let disabled =
-                control.disabled != 0 || (control.critical_start <= rip && rip < control.critical_end);
-            let area = if disabled { &raw mut (*frame).disabled_area } else { &raw mut (*frame).enabled };
-            let (fs_base, gs_base) = cpu::user_bases(&self.k.features);
-            let mut gpr = state.gpr;
-            gpr[reg::RAX] = status;
-            let fp_control = user::fp_control();
-            area.write(SaveArea {
-                gpr,
-                rip,
-                rflags: state.gpr[reg::R11],
-                fs_base,
-                gs_base,
-                vector_valid: 0,
-                fp_control,
-            });
-            d.saved.set(if disabled { Saved::Disabled } else { Saved::Enabled });
-            d.fp_control.set(fp_control);
+        // SAFETY: the entry code filled the state.
+        let state = unsafe { &*entry::ENTRY.get() };
+        let (fs_base, gs_base) = cpu::user_bases(&self.k.features);
+        let mut gpr = state.gpr;
+        gpr[reg::RAX] = status;
+        let fp_control = user::fp_control();
+        d.short.fp_control.set(fp_control);
+        let (rip, rflags) = (state.gpr[reg::RCX], state.gpr[reg::R11]);
+        write_area(d, SaveArea { gpr, rip, rflags, fs_base, gs_base, vector_valid: 0, fp_control });
+    }
+
+    /// Save what survives a message form of the running dispatcher's registers in the dispatcher.
+    #[inline(always)]
+    pub(crate) fn save_short(&mut self, d: Ref<Dispatcher>, state: &EntryState) {
+        let short = &d.short;
+        short.rip.set(state.gpr[reg::RCX]);
+        short.rsp.set(state.gpr[reg::RSP]);
+        short.rflags.set(state.gpr[reg::R11]);
+        short.rbp.set(state.gpr[reg::RBP]);
+        short.rbx.set(state.gpr[reg::RBX]);
+        let (fs_base, gs_base) = cpu::user_bases(&self.k.features);
+        short.fs_base.set(fs_base);
+        short.gs_base.set(gs_base);
+        short.fp_control.set(user::fp_control());
+        d.saved.set(Saved::Short);
+    }
+
+    /// Go on with `d`, which is loaded, from what [`Self::save_short`] saved, with its words.
+    pub(crate) fn return_short(&mut self, d: Ref<Dispatcher>) -> ! {
+        // SAFETY: entries that have references to the state do not come here.
+        let state = unsafe { &mut *entry::ENTRY.get() };
+        let len = usize::from(d.len.get());
+        for (n, at) in MESSAGE_WORDS.into_iter().enumerate() {
+            state.gpr[at] = if n < len { d.words[n].get() } else { 0 };
         }
+        self.return_with(d, state)
+    }
+
+    /// The same with the words in `state`.
+    #[inline(always)]
+    pub(crate) fn return_with(&mut self, d: Ref<Dispatcher>, state: &mut EntryState) -> ! {
+        cpu::set_user_bases(&self.k.features, d.short.fs_base.get(), d.short.gs_base.get());
+        // SAFETY: the registers in `short` are what an earlier system call of `d` saved, whose address space and
+        // frame are loaded, so none of them faults.
+        unsafe { entry::return_short(&d.short, state) }
+    }
+
+    /// Move what [`Self::save_short`] saved, and the words, to the save area in the frame.
+    pub(crate) fn spill(&mut self, d: Ref<Dispatcher>) {
+        let short = &d.short;
+        let mut gpr = [0; 16];
+        gpr[reg::RAX] = short.rax.get();
+        gpr[reg::RBX] = short.rbx.get();
+        gpr[reg::RBP] = short.rbp.get();
+        gpr[reg::RSP] = short.rsp.get();
+        for (at, word) in MESSAGE_WORDS.into_iter().zip(&d.words).take(d.len.get().into()) {
+            gpr[at] = word.get();
+        }
+        let area = SaveArea {
+            gpr,
+            rip: short.rip.get(),
+            rflags: short.rflags.get(),
+            fs_base: short.fs_base.get(),
+            gs_base: short.gs_base.get(),
+            vector_valid: 0,
+            fp_control: short.fp_control.get(),
+        };
+        write_area(d, area);
     }
 
     /// End a dispatcher: it never runs again. Who asked to know is told.
@@ -339,9 +376,7 @@ impl Core {
         if d.state.get() == DispatcherState::Ended {
             return;
         }
-        self.k.clear_deadline(d);
-        self.k.dequeue(d);
-        d.state.set(DispatcherState::Ended);
+        self.k.retire(d);
         d.cause.set(cause);
         d.detail.set(detail);
         d.fault_rip.set(rip);
@@ -362,12 +397,35 @@ impl Core {
 }
 
 impl Kernel {
+    /// The current dispatcher has a whole time slice from now on.
+    #[inline(always)]
+    pub(crate) fn begin_slice(&mut self) {
+        self.slice_end = cpu::tsc() + SLICE_MS * self.handover.tsc_per_ms;
+    }
+
     /// No dispatcher is loaded any more: use the CPU driver's own address space.
     pub(crate) fn leave_current(&mut self) {
         self.current = None;
         self.cspace = CSpace::EMPTY;
         // SAFETY: the CPU driver's own root.
         unsafe { paging::load_root(self.handover.root) };
+    }
+}
+
+/// Write the registers of `d`, as a system call leaves them, to the save area that is for the place it is at.
+fn write_area(d: Ref<Dispatcher>, area: SaveArea) {
+    let Some(frame) = d.frame() else { return };
+    // SAFETY: the frame is mapped while the dispatcher has it; the domain does not run meanwhile.
+    unsafe {
+        let control = (*frame).control;
+        let critical = control.critical_start <= area.rip && area.rip < control.critical_end;
+        if control.disabled != 0 || critical {
+            (&raw mut (*frame).disabled_area).write(area);
+            d.saved.set(Saved::Disabled);
+        } else {
+            (&raw mut (*frame).enabled).write(area);
+            d.saved.set(Saved::Enabled);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::arch::paging;
 use crate::arch::window::{self, Window};
 use crate::core_state::Kernel;
+use crate::dispatch::Place;
 use crate::instance::{BLOCK, HANDOVER_OFFSET, Handover, State};
 use crate::objects::{Dispatcher, Endpoint, Notification, Ref, unbind};
 use caps::{Budget, Capability, Objects, Progress, SlotAddr, Unmap};
@@ -46,13 +47,14 @@ impl Objects for Kernel {
     fn finalize(&mut self, cap: &Capability, _: SlotAddr, budget: &mut Budget) -> Progress {
         if let Some(d) = Ref::<Dispatcher>::from_cap(cap) {
             if d.state.get() != DispatcherState::Ended {
-                d.state.set(DispatcherState::Ended);
+                self.retire(d);
                 d.cause.set(EndCause::Deleted);
             }
-            self.clear_deadline(d);
-            self.dequeue(d);
             if self.current == Some(d) {
                 self.leave_current();
+            }
+            if self.forget(d, budget) == Progress::Again {
+                return Progress::Again;
             }
             while let Some(n) = d.bound.get() {
                 if !budget.take_object() {
@@ -76,7 +78,12 @@ impl Objects for Kernel {
                 }
             }
         } else if let Some(e) = Ref::<Endpoint>::from_cap(cap) {
+            if self.release_endpoint(e, budget) == Progress::Again {
+                return Progress::Again;
+            }
             unbind(e);
+        } else if let Some(caller) = Ref::of_right(cap) {
+            self.end_wait(caller, SysError::NoReply, Place::Last);
         } else if cap.ty == ObjType::Pml4 && paging::current_root() == cap.base {
             self.leave_current();
         }

@@ -12,6 +12,7 @@
 //! | [`core_state`], [`objects`] | the kernel control block; kernel objects in user-provided memory |
 //! | [`syscall`], [`kernel_objects`] | invocations; making and destroying objects |
 //! | [`trap`], [`dispatch`] | exceptions, interrupts, upcalls, scheduling |
+//! | [`waiting`] | who waits for which message or answer |
 //! | [`log_ring`], [`mod@panic`] | what is said in normal operation, and at the end |
 //! | [`arch`] | the hardware |
 #![no_std]
@@ -32,6 +33,7 @@ mod panic;
 mod start;
 mod syscall;
 mod trap;
+mod waiting;
 
 /// The boot entry points, named so that the linker keeps their code.
 #[used]

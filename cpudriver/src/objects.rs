@@ -9,9 +9,10 @@ use caps::{Capability, Cte, SlotAddr};
 use core::cell::{Cell, UnsafeCell};
 use core::marker::PhantomData;
 use core::ops::Deref;
-use lmp::ObjType;
+use lmp::buffer::Ring;
 use lmp::frame::DispatcherFrame;
-use lmp::invocation::{DispatcherState, EndCause};
+use lmp::invocation::{DispatcherState, EndCause, MessageInfo};
+use lmp::{CPtr, ObjType};
 
 /// A type that lies in memory behind capabilities of one type. All zeroes is a valid, new object.
 ///
@@ -62,6 +63,13 @@ impl<T: KernelObject> Deref for Ref<T> {
 /// An optional reference in a kernel object; zero is none.
 pub(crate) struct Link<T>(Cell<u64>, PhantomData<T>);
 
+impl<T> Link<T> {
+    /// No reference.
+    pub(crate) const fn none() -> Link<T> {
+        Link(Cell::new(0), PhantomData)
+    }
+}
+
 impl<T: KernelObject> Link<T> {
     /// The reference, if there is one.
     #[inline(always)]
@@ -78,6 +86,73 @@ impl<T: KernelObject> Link<T> {
         self.0.set(to.map_or(0, |r| r.0));
     }
 }
+
+/// How rings of objects are linked: each ring has a head outside, which is its first member.
+pub(crate) struct Rings<T> {
+    next: fn(&T) -> &Link<T>,
+    previous: fn(&T) -> &Link<T>,
+}
+
+impl<T: KernelObject> Rings<T> {
+    /// Take `object`, which is in no such ring, in as the last one.
+    #[inline]
+    pub(crate) fn append(&self, head: &Link<T>, object: Ref<T>) {
+        let first = head.get().unwrap_or(object);
+        let last = (self.previous)(&first).get().unwrap_or(object);
+        (self.next)(&last).set(Some(object));
+        (self.previous)(&object).set(Some(last));
+        (self.next)(&object).set(Some(first));
+        (self.previous)(&first).set(Some(object));
+        head.set(Some(first));
+    }
+
+    /// Take `object` out. If it was the first, the next one is.
+    #[inline]
+    pub(crate) fn remove(&self, head: &Link<T>, object: Ref<T>) {
+        let (next, previous) = ((self.next)(&object).get(), (self.previous)(&object).get());
+        if let (Some(next), Some(previous)) = (next, previous) {
+            (self.next)(&previous).set(Some(next));
+            (self.previous)(&next).set(Some(previous));
+        }
+        if head.get() == Some(object) {
+            head.set(next.filter(|next| *next != object));
+        }
+        (self.next)(&object).set(None);
+        (self.previous)(&object).set(None);
+    }
+
+    /// `to`, which is in no such ring, takes the place of `from`.
+    #[inline(always)]
+    pub(crate) fn replace(&self, head: &Link<T>, from: Ref<T>, to: Ref<T>) {
+        let next = (self.next)(&from).get().filter(|next| *next != from).unwrap_or(to);
+        let previous = (self.previous)(&from).get().filter(|previous| *previous != from).unwrap_or(to);
+        (self.next)(&to).set(Some(next));
+        (self.previous)(&next).set(Some(to));
+        (self.previous)(&to).set(Some(previous));
+        (self.next)(&previous).set(Some(to));
+        (self.next)(&from).set(None);
+        (self.previous)(&from).set(None);
+        if head.get() == Some(from) {
+            head.set(Some(to));
+        }
+    }
+
+    /// The first one becomes the last one.
+    pub(crate) fn rotate(&self, head: &Link<T>) {
+        if let Some(first) = head.get() {
+            head.set((self.next)(&first).get());
+        }
+    }
+}
+
+/// Dispatchers that are ready, or that ended and whose callers are still to be told.
+pub(crate) const READY: Rings<Dispatcher> = Rings { next: |d| &d.next, previous: |d| &d.previous };
+/// Callers queued at an endpoint, or those for which a dispatcher saved the right to answer.
+pub(crate) const CALLERS: Rings<Dispatcher> =
+    Rings { next: |d| &d.next_caller, previous: |d| &d.previous_caller };
+/// Endpoints of a dispatcher that have callers.
+pub(crate) const CALLED: Rings<Endpoint> =
+    Rings { next: |e| &e.next_called, previous: |e| &e.previous_called };
 
 /// What a dispatcher's own slots hold: capabilities that keep what it runs with alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +180,55 @@ pub(crate) enum Saved {
     Enabled = 0,
     /// In the disabled save area: resumed.
     Disabled = 1,
+    /// In the dispatcher itself ([`Short`]), at a message form: it returns from that, by a `run` upcall if an
+    /// event is pending.
+    Short = 2,
 }
+
+/// What a blocked dispatcher waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Wait {
+    /// It does not.
+    None = 0,
+    /// An event.
+    Block = 1,
+    /// A message to the endpoint `Dispatcher::at`, or an event.
+    Receive = 2,
+    /// A message to any of its endpoints, or an event.
+    ReceiveAny = 3,
+    /// That the receiver of the endpoint `Dispatcher::at` takes its call.
+    Queued = 4,
+    /// The answer to its call, from `Dispatcher::partner`.
+    Answer = 5,
+}
+
+/// What survives a message form of a dispatcher's registers, kept in the dispatcher while others run. All else
+/// is message or lost by the ABI.
+#[repr(C)]
+pub(crate) struct Short {
+    /// Instruction pointer after the system call.
+    pub rip: Cell<u64>,
+    /// Stack pointer.
+    pub rsp: Cell<u64>,
+    /// Flags.
+    pub rflags: Cell<u64>,
+    /// See the ABI.
+    pub rbp: Cell<u64>,
+    /// What it has, or will have: the badge of what it received.
+    pub rbx: Cell<u64>,
+    /// FS base.
+    pub fs_base: Cell<u64>,
+    /// GS base.
+    pub gs_base: Cell<u64>,
+    /// MXCSR and x87 control word, however it was saved; 0 = never ran.
+    pub fp_control: Cell<u64>,
+    /// What it is answered.
+    pub rax: Cell<u64>,
+}
+
+/// Words of a message.
+pub(crate) const WORDS: usize = MessageInfo::WORDS_MAX;
 
 /// A dispatcher.
 #[repr(C)]
@@ -135,14 +258,44 @@ pub(crate) struct Dispatcher {
     pub detail: Cell<u64>,
     /// Instruction pointer at that fault.
     pub fault_rip: Cell<u64>,
-    /// MXCSR and x87 control word, while it does not run; 0 = never ran.
-    pub fp_control: Cell<u64>,
     /// First of the notifications bound to it.
     pub bound: Link<Notification>,
     /// First of the endpoints bound to it.
     pub endpoints: Link<Endpoint>,
     /// Its name in reports.
     pub name: Cell<[u8; 16]>,
+    /// What it waits for; not `None` only while it is blocked.
+    pub wait: Cell<Wait>,
+    /// How many of `words` are valid.
+    pub len: Cell<u8>,
+    /// The slot for a capability that comes with what it waits for; 0 = none.
+    pub landing: Cell<CPtr>,
+    /// Its registers, while `saved` is `Short`.
+    pub short: Short,
+    /// The endpoint at which it receives or is queued.
+    pub at: Link<Endpoint>,
+    /// The caller whose call it received last and has not answered.
+    pub caller: Link<Dispatcher>,
+    /// While it waits for an answer: the dispatcher that received its call.
+    pub partner: Link<Dispatcher>,
+    /// Then: where the right to answer it was saved; 0 = `partner` has it as its `caller`.
+    pub right: Cell<SlotAddr>,
+    /// First of the callers that the rights it saved are for, a ring.
+    pub saved_callers: Link<Dispatcher>,
+    /// Next and previous in an endpoint's queue, or in `partner`'s ring `saved_callers`.
+    pub next_caller: Link<Dispatcher>,
+    /// See `next_caller`.
+    pub previous_caller: Link<Dispatcher>,
+    /// First of its endpoints that have callers queued, a ring.
+    pub called: Link<Endpoint>,
+    /// While it is queued: the words of its message; when it is to go on: those it gets.
+    pub words: [Cell<u64>; WORDS],
+    /// While it is queued: the badge of its message.
+    pub badge: Cell<u64>,
+    /// While it is queued: the capability that goes along, and whether it is given; 0 = none.
+    pub cargo: Cell<CPtr>,
+    /// See `cargo`.
+    pub gives: Cell<bool>,
 }
 
 const _: () = assert!(size_of::<Dispatcher>() <= 1024);
@@ -168,6 +321,12 @@ impl Dispatcher {
         here.then_some(self.frame.get() as *mut DispatcherFrame)
     }
 
+    /// Where the frame of a configured dispatcher is.
+    #[inline(always)]
+    pub(crate) fn frame_address(&self) -> *mut DispatcherFrame {
+        self.frame.get() as *mut DispatcherFrame
+    }
+
     /// Set where the frame is: the window address of what the slot is for.
     pub(crate) fn set_frame(&self, physical: u64) {
         self.frame.set(window::ptr::<u8>(physical) as u64);
@@ -189,6 +348,20 @@ impl Dispatcher {
 }
 
 impl Ref<Dispatcher> {
+    /// As kept in a reply right.
+    pub(crate) fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// The caller that a reply right is for, if it still waits.
+    pub(crate) fn of_right(cap: &Capability) -> Option<Ref<Dispatcher>> {
+        match (cap.ty, cap.data[0]) {
+            (_, 0) => None,
+            (ObjType::Reply, caller) => Some(Ref(caller, PhantomData)),
+            _ => None,
+        }
+    }
+
     /// The address of one of the dispatcher's own slots.
     pub(crate) fn slot(self, which: Own) -> SlotAddr {
         SlotAddr(self.0).offset(which as u32)
@@ -231,15 +404,23 @@ pub(crate) struct Endpoint {
     pub previous: Link<Endpoint>,
     /// Byte offset of the buffer in the frame.
     pub offset: Cell<u32>,
-    /// Messages that fit.
-    pub len: Cell<u32>,
-    /// Messages written since it was bound.
-    pub written: Cell<u64>,
+    /// The buffer.
+    pub ring: Cell<Ring>,
+    /// What the receiver calls it.
+    pub label: Cell<u32>,
+    /// The slot for the next capability that comes with a buffered message; 0 = none.
+    pub landing: Cell<CPtr>,
+    /// First of the callers that wait for the receiver, a ring.
+    pub queue: Link<Dispatcher>,
+    /// Next of those of the receiver's endpoints that have callers (a ring).
+    pub next_called: Link<Endpoint>,
+    /// Previous of those.
+    pub previous_called: Link<Endpoint>,
     /// The bit of the frame's `events` to set.
     pub event: Cell<u8>,
 }
 
-const _: () = assert!(size_of::<Endpoint>() <= 64);
+const _: () = assert!(size_of::<Endpoint>() <= 128);
 
 // SAFETY: the layout behind `ObjType::Endpoint`; all state is in cells, zero is valid.
 unsafe impl KernelObject for Endpoint {

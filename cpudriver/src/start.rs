@@ -3,6 +3,7 @@
 use crate::arch::{apic, cpu, entry, io, segments};
 use crate::core_state::{self, Core, IrqBinding, Kernel};
 use crate::instance::{BLOCK, HANDOVER_OFFSET, Handover};
+use crate::objects::Link;
 use crate::{init, log_ring, panic};
 use boot_info::{PhysAddr, PhysRange};
 use caps::{CSpace, CapDb, CoreId};
@@ -42,6 +43,8 @@ pub(crate) extern "C" fn start() -> ! {
         log_ring::start(base, index, handover.log_doorbell, handover.log_level);
     }
     let apic_id = handover.apic_id;
+    let timer_ticks = (u128::from(handover.timer_per_ms) << 32) / u128::from(handover.tsc_per_ms.max(1));
+    let timer_ticks = u64::try_from(timer_ticks).unwrap_or(u64::MAX);
     let core = core_state::initialise(Core {
         db: CapDb::new(CoreId(index as u16)),
         k: Kernel {
@@ -51,10 +54,12 @@ pub(crate) extern "C" fn start() -> ! {
             handover,
             current: None,
             cspace: CSpace::EMPTY,
-            ready: None,
+            ready: Link::none(),
+            retired: Link::none(),
             ready_count: 0,
             deadlines: None,
             slice_end: 0,
+            timer_ticks,
             timer_at: u64::MAX,
             irqs: [IrqBinding::default(); USER_VECTOR_COUNT as usize],
             counters: [0; Counter::ALL.len()],

@@ -6,10 +6,11 @@
 mod cores;
 mod cspace;
 mod dispatcher;
+mod exchange;
 mod messages;
 mod vspace;
 
-use crate::arch::entry::{EntryState, interrupts, system_calls};
+use crate::arch::entry::{EntryState, MESSAGE_WORDS, interrupts, system_calls};
 use crate::arch::{apic, io};
 use crate::core_state::{self, Core, Memory};
 use crate::dispatch::{Place, badge_bits};
@@ -19,10 +20,6 @@ use lmp::frame::reg;
 use lmp::invocation::{Counter, Op};
 use lmp::{CPtr, ObjType, Rights, SysError, SysResult};
 
-/// Where the message words are in the saved registers.
-const WORDS: [usize; 10] =
-    [reg::RDI, reg::RSI, reg::RDX, reg::R8, reg::R9, reg::R10, reg::R12, reg::R13, reg::R14, reg::R15];
-
 /// The caller's registers.
 pub(crate) struct Registers<'a>(&'a mut EntryState);
 
@@ -30,14 +27,35 @@ impl Registers<'_> {
     /// Message word `n`.
     #[inline(always)]
     fn word(&self, n: usize) -> u64 {
-        self.0.gpr[WORDS[n]]
+        self.0.gpr[MESSAGE_WORDS[n]]
+    }
+
+    /// The slots that a message form names.
+    fn slots(&self) -> u64 {
+        self.0.gpr[reg::RBP]
     }
 
     /// Answer message word `n`. Only the first six are loaded on the short way back.
     #[inline(always)]
     fn set_word(&mut self, n: usize, value: u64) {
         debug_assert!(n < 6);
-        self.0.gpr[WORDS[n]] = value;
+        self.0.gpr[MESSAGE_WORDS[n]] = value;
+    }
+
+    /// Set message word `n` for a return that loads all of them.
+    #[inline(always)]
+    fn set_message_word(&mut self, n: usize, value: u64) {
+        self.0.gpr[MESSAGE_WORDS[n]] = value;
+    }
+
+    /// Clear the message words from `len` on, which are not sent, for a return that loads all of them.
+    #[inline(always)]
+    fn clear_words(&mut self, len: usize) {
+        for (n, at) in MESSAGE_WORDS.into_iter().enumerate() {
+            if n >= len {
+                self.0.gpr[at] = 0;
+            }
+        }
     }
 
     /// Message word `n`, as a capability reference.
@@ -108,6 +126,9 @@ fn invoke(core: &mut Core, r: &mut Registers<'_>, header: u64) -> SysResult {
             core.k.signal(n, badge_bits(it.cap.badge), Place::Last);
             Ok(())
         }
+        Op::Call => exchange::call(core, r, it, header),
+        Op::ReplyReceive => exchange::reply_receive(core, r, it, header),
+        Op::Send => exchange::send(core, r, it, header),
         Op::Yield => dispatcher::give_core(core, it),
         Op::Block => dispatcher::block(core, it),
         _ => slow(core, r, slot, op, header),
@@ -138,7 +159,10 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
         Op::Status => dispatcher::status(r, it),
         Op::Exit => dispatcher::exit(core, r, it),
         Op::BindEndpoint => messages::bind_endpoint(core, r, it),
-        Op::Send => messages::send(core, r, it, header),
+        Op::Receive => exchange::receive(core, r, it, header),
+        Op::Reply => exchange::reply(core, r, it, header),
+        Op::SaveReply => exchange::save_reply(core, r, it),
+        Op::SetLanding => exchange::set_landing(core, r, it),
         Op::BindNotification => messages::bind_notification(core, r, it),
         Op::BindIrq => messages::bind_irq(core, r, it),
         Op::AckIrq => messages::acknowledge_irq(core, r, it),
@@ -158,7 +182,10 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
             it.expect(ObjType::Kcb)?;
             panic!("asked for by an invocation of the KCB")
         }
-        Op::Poll | Op::Signal | Op::Yield | Op::Block => Err(SysError::NoSuchOperation),
+        Op::Poll | Op::Signal | Op::Yield | Op::Block | Op::Call | Op::ReplyReceive | Op::Send => {
+            Err(SysError::NoSuchOperation)
+        }
+        Op::CreateForeign | Op::SetRemote | Op::ConfigureLink => Err(SysError::NoSuchOperation),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) extern "C" fn from_user(frame: &InterruptFrame, area: *mut SaveArea) 
     let Some(d) = core.k.current else { unreachable!("ring 3 without a dispatcher") };
     let Some(dispatcher_frame) = d.frame() else { unreachable!("a running dispatcher without a frame") };
     let fp_control = user::fp_control();
-    d.fp_control.set(fp_control);
+    d.short.fp_control.set(fp_control);
     let (fs, gs) = cpu::user_bases(&core.k.features);
     // SAFETY: the entry code chose the area in the frame, which is mapped; the domain does not run.
     unsafe {

@@ -12,7 +12,7 @@ pub const L2_SLOTS: u32 = 256;
 pub const L2_BITS: u32 = 8;
 
 /// A reference to a capability in the caller's capability space: an allegation, checked on every use.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 #[repr(transparent)]
 pub struct CPtr(pub u32);
 
@@ -106,6 +106,9 @@ pub mod task {
     /// [`STACK_TOP`](crate::layout::STACK_TOP), with which a domain grows its stack; empty if the stack is as
     /// large as it will be.
     pub const STACK_TABLE: CPtr = CPtr::new(0, 10);
+    /// The endpoint of this core's monitor, badged with the domain's number; empty for `init` until it has
+    /// started the monitor.
+    pub const MONITOR: CPtr = CPtr::new(0, 11);
     /// The first slot whose meaning is between a domain and its parent.
     pub const FIRST_FREE: CPtr = CPtr::new(0, 32);
 

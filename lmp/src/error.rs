@@ -83,6 +83,16 @@ errors! {
     Unsupported = 27, "this machine does not support the operation";
     /// The boot image or module is malformed.
     BadImage = 28, "the image is malformed";
+    /// The deadline passed before anything came.
+    TimedOut = 29, "the deadline passed before anything came";
+    /// Whoever received the call gave up the right to answer it.
+    NoReply = 30, "whoever received the call will not answer it";
+    /// There is no call to answer, or its caller waits no more.
+    NoCaller = 31, "no caller waits for this answer";
+    /// The receiver declared no slot for a capability.
+    NoLanding = 32, "the receiver declared no slot for a capability";
+    /// The capability is of a type that cannot be passed to where it was to go.
+    NotTransferable = 33, "a capability of this type cannot be passed on so";
 }
 
 impl core::fmt::Display for SysError {

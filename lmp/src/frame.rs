@@ -17,6 +17,7 @@
 //!
 //! Everything in the frame can be changed by the domain at any time: the CPU driver checks what it reads.
 
+use crate::invocation::ReceivedInfo;
 use core::mem::{offset_of, size_of};
 
 /// Bytes of a dispatcher frame without endpoint buffers.
@@ -147,10 +148,12 @@ pub struct EndpointBuffer {
 pub struct Message {
     /// The badge of the capability it was sent through.
     pub badge: u64,
-    /// Number of words.
-    pub len: u64,
-    /// The words; those from `len` on are 0.
+    /// Number of words, and whether a capability came. Never a call: those are not buffered.
+    pub info: ReceivedInfo,
+    /// The words; those from `info.words()` on are 0.
     pub words: [u64; 10],
+    /// The slot that the capability went to; 0 if none came.
+    pub landed: u64,
 }
 
 impl Message {

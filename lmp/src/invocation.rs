@@ -6,13 +6,14 @@
 //! |---|---|---|
 //! | `rax` | bits 0–31 capability reference, 32–47 operation, 48–63 operation-specific | bits 0–15 status (0 or [`SysError`](crate::SysError)), 16–63 operation-specific |
 //! | `rdi rsi rdx r8 r9 r10 r12 r13 r14 r15` | message words 0–9 | message words 0–9, or unchanged |
-//! | `rbx` | receive endpoint and flags (message forms only) | unchanged |
-//! | `rbp` | capability slots (message forms only) | unchanged |
+//! | `rbx` | – | the badge of what was received (receiving forms); else unchanged |
+//! | `rbp` | bits 0–31 capability to send, 32–63 slot for one that comes (message forms with those flags) | unchanged |
 //! | `rcx`, `r11` | – | destroyed by `syscall`/`sysret` |
 //! | vector and x87 registers | – | destroyed (zero on return); MXCSR and x87 control word survive |
 //!
 //! An invocation that is refused, or that answers [`Again`](crate::SysError::Again), leaves every register
-//! but `rax`, `rcx`, `r11` and the vector registers as it was.
+//! but `rax`, `rcx`, `r11` and the vector registers as it was. A message form ([`MessageInfo`]) that was carried
+//! out, or that waited, leaves in the word registers what was received ([`ReceivedInfo`]) and zeroes.
 
 macro_rules! operations {
     ($( $(#[$doc:meta])* $name:ident = $code:literal; )*) => {
@@ -82,10 +83,29 @@ operations! {
 
     // On an endpoint.
     /// Endpoint: where its messages go. w0 = dispatcher, w1 = byte offset of the buffer in its dispatcher
-    /// frame, w2 = length of the buffer in messages, w3 = event number.
+    /// frame, w2 = length of the buffer in messages, w3 = event number, w4 = label (32 bits), which every
+    /// receive from it returns.
     BindEndpoint = 48;
-    /// Endpoint: send up to 10 words (`rax` bits 48–51 = number of words), not blocking.
+    /// Endpoint: send up to 10 words ([`MessageInfo`]), and a capability if the flag says so. A receiver that
+    /// waits there gets the core and the words in registers; otherwise they go to the endpoint's buffer and
+    /// the sender goes on.
     Send = 49;
+    /// Endpoint: send as `Send`, and wait for the answer, which comes in registers. Never buffered: if nobody
+    /// waits there, the caller is queued until somebody receives.
+    Call = 50;
+    /// Endpoint, or own dispatcher for all endpoints bound to it: receive. A queued caller's message is taken
+    /// at once; else wait for one. Ends with `Interrupted` if an event is pending or comes.
+    Receive = 51;
+    /// Endpoint or own dispatcher: answer the last call received, and receive, in one step. Without a call to
+    /// answer: only receive.
+    ReplyReceive = 52;
+    /// Own dispatcher: answer the last call received. Reply right: answer that call; the right is used up.
+    Reply = 53;
+    /// Own dispatcher: move the right to answer the last call received to slot w0, so that another can be
+    /// received before it is answered.
+    SaveReply = 54;
+    /// Endpoint: the slot (w0; 0 = none) for the next capability that comes with a buffered message.
+    SetLanding = 55;
 
     // On a notification.
     /// Notification: set the badge bits of the capability (bit 0 if it has no badge) and wake the bound dispatcher.
@@ -140,6 +160,107 @@ operations! {
     SetLogDoorbell = 113;
     /// KCB: panic this core, to test what reports it.
     Panic = 114;
+    /// KCB: make a capability for memory of another core, as its monitor says. w0 = destination slot,
+    /// w1 = type (a frame) | rights << 8, w2 = base, w3 = size, w4 = owner core.
+    CreateForeign = 115;
+    /// KCB: set what relations the object in slot w0 has on other cores: w1 = relation bits.
+    SetRemote = 116;
+
+    // On a link.
+    /// Link: w0 = frame, w1 = byte offset in it of the ring, a page; w2 = [`LinkEnd`]; writer: w3 = APIC id of
+    /// the reading core; reader: w3 = table of notifications, an L2 CNode. `Signal` on a writing link with
+    /// badge `n` + 1 signals entry `n` of the reader's table.
+    ConfigureLink = 120;
+}
+
+/// Bits 48–63 of the first word of a message form: how many words there are, and what else is to happen.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0–3 | number of words sent, at most 10 |
+/// | 4 | [`MessageInfo::SEND_CAP`]: `rbp` bits 0–31 name a capability to send along |
+/// | 5 | [`MessageInfo::RECEIVE_CAP`]: `rbp` bits 32–63 name an empty slot for one that comes |
+/// | 6 | [`MessageInfo::DEADLINE`]: wait no longer than the frame's `receive_deadline` |
+/// | 7 | [`MessageInfo::GIVE`]: the capability is moved, not copied |
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct MessageInfo(pub u16);
+
+impl MessageInfo {
+    /// Words that a message has at most.
+    pub const WORDS_MAX: usize = 10;
+    /// Send the capability that `rbp` bits 0–31 name; the invoked endpoint capability needs the grant right.
+    pub const SEND_CAP: u16 = 1 << 4;
+    /// A capability that comes along goes to the slot that `rbp` bits 32–63 name.
+    pub const RECEIVE_CAP: u16 = 1 << 5;
+    /// Wait no longer than until the dispatcher frame's `receive_deadline`.
+    pub const DEADLINE: u16 = 1 << 6;
+    /// With [`Self::SEND_CAP`]: the sender's slot is empty afterwards.
+    pub const GIVE: u16 = 1 << 7;
+
+    /// So many words, with those flags.
+    pub const fn new(words: usize, flags: u16) -> MessageInfo {
+        MessageInfo(words as u16 & 15 | flags)
+    }
+
+    /// Number of words.
+    pub const fn words(self) -> usize {
+        (self.0 & 15) as usize
+    }
+
+    /// Whether a flag is set.
+    pub const fn has(self, flag: u16) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// What a message form that received something returns in `rax`; the badge comes in `rbx`.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0–15 | status, 0 |
+/// | 16–19 | number of words |
+/// | 20 | a capability came |
+/// | 21 | it is a call: there is a caller to answer |
+/// | 32–63 | label of the endpoint it came to; 0 for an answer |
+///
+/// The word registers beyond the number of words are 0. An answer to a call has no badge and leaves `rbx` alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct ReceivedInfo(pub u64);
+
+impl ReceivedInfo {
+    const WORDS: u32 = 16;
+    const CAP: u64 = 1 << 20;
+    const CALL: u64 = 1 << 21;
+    const LABEL: u32 = 32;
+
+    /// What the CPU driver puts together.
+    pub const fn new(words: usize, cap: bool, call: bool, label: u32) -> ReceivedInfo {
+        let cap = if cap { Self::CAP } else { 0 };
+        let call = if call { Self::CALL } else { 0 };
+        ReceivedInfo((words as u64 & 15) << Self::WORDS | cap | call | (label as u64) << Self::LABEL)
+    }
+
+    /// Number of words.
+    pub const fn words(self) -> usize {
+        (self.0 >> Self::WORDS & 15) as usize
+    }
+
+    /// Whether a capability came.
+    pub const fn cap(self) -> bool {
+        self.0 & Self::CAP != 0
+    }
+
+    /// Whether there is a caller to answer.
+    pub const fn is_call(self) -> bool {
+        self.0 & Self::CALL != 0
+    }
+
+    /// The label that the receiver gave the endpoint.
+    pub const fn label(self) -> u32 {
+        (self.0 >> Self::LABEL) as u32
+    }
 }
 
 bitflags::bitflags! {
@@ -214,6 +335,16 @@ codes! {
         BadSaveArea = 4, "bad save area";
         /// What it ran with was deleted.
         Deleted = 5, "deleted";
+    }
+}
+
+codes! {
+    /// An end of a link.
+    LinkEnd {
+        /// The core that signals.
+        Writer = 0, "writer";
+        /// The core that is signalled.
+        Reader = 1, "reader";
     }
 }
 

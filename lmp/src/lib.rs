@@ -4,10 +4,12 @@
 //! * [`objects`]: the one table of capability types, and rights;
 //! * [`invocation`]: the operations on each type and their registers;
 //! * [`error`]: the status codes a system call returns;
+//! * [`buffer`]: where the next message goes in an endpoint's buffer;
 //! * [`frame`]: the dispatcher frame, through which upcalls and save areas pass;
 //! * [`start`]: what a new domain finds in memory;
 //! * [`layout`]: the virtual address space;
-//! * [`syscall`] (x86-64 only): the user-side system calls, typed.
+//! * [`syscall`] (x86-64 only): the user-side system calls, typed;
+//! * [`message`] (x86-64 only): those that send and receive.
 //!
 //! The crate holds no state and is shared by the CPU driver, every domain and the host's tests.
 #![no_std]
@@ -15,11 +17,14 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod buffer;
 pub mod cptr;
 pub mod error;
 pub mod frame;
 pub mod invocation;
 pub mod layout;
+#[cfg(target_arch = "x86_64")]
+pub mod message;
 pub mod objects;
 pub mod start;
 #[cfg(target_arch = "x86_64")]

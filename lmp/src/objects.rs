@@ -28,6 +28,9 @@ pub const CTE_SIZE: u64 = 128;
 /// `SetEndNotice` and named by nobody; a dying dispatcher is emptied like a CNode.
 pub const DISPATCHER_SLOTS: u32 = 4;
 
+/// Capability slots at the start of a link: the frame with its ring, and the reader's table of notifications.
+pub const LINK_SLOTS: u32 = 2;
+
 /// The granularity at which RAM moves between cores, in bytes: one large page of the physical window.
 pub const HANDOVER_GRANULARITY: u64 = 2 << 20;
 
@@ -124,7 +127,7 @@ objects! {
     /// A dispatcher: what a core schedules.
     Dispatcher = 11, "dispatcher", Memory, Extent::Fixed(1024), [Ram];
     /// Where a dispatcher receives messages.
-    Endpoint = 12, "endpoint", Memory, Extent::Fixed(64), [Ram];
+    Endpoint = 12, "endpoint", Memory, Extent::Fixed(128), [Ram];
     /// A word of pending bits that can wake a dispatcher.
     Notification = 13, "notification", Memory, Extent::Fixed(64), [Ram];
     /// The kernel control block: this core's persistent state.
@@ -139,6 +142,10 @@ objects! {
     Ipi = 18, "inter-processor interrupts", Ipi, Extent::Multiple(1), [Ipi];
     /// A range of I/O ports.
     IoPort = 19, "I/O ports", IoPort, Extent::Multiple(1), [IoPort];
+    /// The right to answer one call, once.
+    Reply = 20, "reply right", None, Extent::Unsized, [];
+    /// One direction of the notifications between two cores, at one of its ends.
+    Link = 21, "notification link", Memory, Extent::Fixed(1024), [Ram];
 }
 
 impl ObjType {
@@ -160,7 +167,7 @@ impl ObjType {
 
     /// Whether capabilities lie in the object's memory.
     pub const fn has_slots(self) -> bool {
-        matches!(self, ObjType::L1CNode | ObjType::L2CNode | ObjType::Dispatcher)
+        matches!(self, ObjType::L1CNode | ObjType::L2CNode | ObjType::Dispatcher | ObjType::Link)
     }
 
     /// Whether user space may map the memory.
@@ -182,6 +189,7 @@ impl ObjType {
                 | ObjType::Endpoint
                 | ObjType::Notification
                 | ObjType::Kernel
+                | ObjType::Link
         )
     }
 

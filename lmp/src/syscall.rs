@@ -7,14 +7,12 @@
 
 use crate::cptr::{CPtr, SlotRef, task};
 use crate::error::{SysError, SysResult};
-use crate::invocation::{
-    Counter, DispatcherState, EndCause, MapFlags, Op, TrampolineState, header, header_with,
-};
+use crate::invocation::{Counter, DispatcherState, EndCause, MapFlags, Op, TrampolineState, header};
 use crate::objects::{ObjType, Rights};
 use core::arch::asm;
 
 #[inline(always)]
-fn check(status: u64) -> SysResult {
+pub(crate) fn check(status: u64) -> SysResult {
     match status as u16 {
         0 => Ok(()),
         code => Err(SysError::from_code(code).unwrap_or(SysError::NoSuchOperation)),
@@ -274,17 +272,10 @@ pub fn exit(code: u64) -> ! {
 }
 
 /// Bind an endpoint to a buffer of `messages` messages at byte `offset` of a dispatcher's frame; arrivals
-/// set bit `event` of its events.
-pub fn endpoint_bind(ep: CPtr, disp: CPtr, offset: u64, messages: u64, event: u64) -> SysResult {
-    check(call4(header(ep, Op::BindEndpoint), disp.0 as u64, offset, messages, event).0)
-}
-
-/// Send up to 4 words to an endpoint's buffer, without waiting.
-pub fn endpoint_send(ep: CPtr, words: &[u64]) -> SysResult {
-    let mut w = [0u64; 4];
-    let Some(dst) = w.get_mut(..words.len()) else { return Err(SysError::TooLong) };
-    dst.copy_from_slice(words);
-    check(call4(header_with(ep, Op::Send, words.len() as u16), w[0], w[1], w[2], w[3]).0)
+/// set bit `event` of its events. What is received from it has the label `label`.
+pub fn endpoint_bind(ep: CPtr, disp: CPtr, offset: u64, messages: u64, event: u64, label: u32) -> SysResult {
+    let (disp, label) = (disp.0 as u64, label as u64);
+    check(call5(header(ep, Op::BindEndpoint), disp, offset, messages, event, label).0)
 }
 
 /// Set the capability's badge bits on a notification and wake the dispatcher bound to it.

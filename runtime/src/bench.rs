@@ -114,6 +114,7 @@ pub fn refused(operation: &'static str) -> impl Fn(SysError) -> BenchError {
 /// A result, kept until all are taken.
 struct Taken {
     metric: &'static str,
+    size: Option<u64>,
     n: usize,
     distribution: Option<Distribution>,
     counts: Vec<(&'static str, u64)>,
@@ -126,6 +127,7 @@ pub struct Harness {
     accel: Accel,
     overhead: u64,
     counting: [u64; COUNTED.len()],
+    size: Option<u64>,
     taken: Vec<Taken>,
     rejected: u64,
 }
@@ -180,7 +182,13 @@ impl Harness {
         let before = counters()?;
         let after = counters()?;
         let counting = core::array::from_fn(|i| after[i] - before[i]);
-        Ok(Harness { bench, env, accel, overhead, counting, taken: Vec::new(), rejected: 0 })
+        Ok(Harness { bench, env, accel, overhead, counting, size: None, taken: Vec::new(), rejected: 0 })
+    }
+
+    /// What is measured from now on moves so many bytes per operation.
+    pub fn moving(&mut self, bytes: u64) -> &mut Harness {
+        self.size = Some(bytes);
+        self
     }
 
     /// Measures `operation` `samples` times.
@@ -244,7 +252,7 @@ impl Harness {
         }
         counts.extend(extra.iter().take(MAX_EXTRA));
         let distribution = self.unit().and_then(|unit| Distribution::of(unit, &mut values));
-        self.taken.push(Taken { metric, n: valid, distribution, counts });
+        self.taken.push(Taken { metric, size: self.size, n: valid, distribution, counts });
         Ok(())
     }
 
@@ -281,7 +289,7 @@ impl Harness {
                 dst: None,
                 cores: number("cores") as u32,
                 nodes: number("nodes") as u32,
-                size: None,
+                size: taken.size,
                 policy: None,
                 accel: self.accel,
                 layer,

@@ -20,6 +20,7 @@ pub mod directory;
 pub mod env;
 pub mod events;
 pub mod heap;
+pub mod interface;
 mod local;
 pub mod memory;
 pub mod output;

@@ -31,6 +31,7 @@ mod facts;
 #[allow(unsafe_code)]
 mod firmware;
 mod id;
+mod policy;
 pub mod tables;
 mod topology;
 
@@ -39,6 +40,7 @@ use boot_info::{PhysAddr, PhysMemory};
 pub use complaint::{Complaint, Complaints, MAX_COMPLAINTS};
 pub use facts::{CoreState, Distances, Facts, MemoryAffinity, Processor, ProcessorAffinity};
 pub use id::{ApicId, CoreId, Distance, NodeId, ProximityDomain};
+pub use policy::Policy;
 pub use topology::{Core, MAX_CORES, MAX_NODES, Node, Topology};
 
 /// What [`discover`] found.

@@ -50,6 +50,8 @@ pub const BENCHES: &[Bench] = &[
         about: "page fault until the user handler runs, and until the access is done",
     },
     Bench { name: "spawn", about: "start a domain from its ELF image" },
+    Bench { name: "lmp_pingpong", about: "call a domain on the same core, 0, 4 and 8 words each way" },
+    Bench { name: "lmp_cap", about: "pass a capability to a domain on the same core" },
 ];
 
 /// The anchors that there are; not every metric has one.

@@ -122,7 +122,7 @@ pub struct Capability {
     /// Badge of an endpoint or notification; 0 for none.
     pub badge: u64,
     /// Type-specific: a mapping's [`Mapping`]; a page table's generation in word 0; in word 0 of a kernel
-    /// instance, what the kernel keeps there; else 0.
+    /// instance or reply right, what the kernel keeps there; else 0.
     pub data: [u64; 3],
 }
 

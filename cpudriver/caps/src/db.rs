@@ -25,7 +25,7 @@ const FIT_STEPS: u32 = 32;
 pub struct CapDb {
     pub(crate) tree: Tree,
     core: CoreId,
-    /// Generation of the last page table made.
+    /// Generation of the last page table or reply right made.
     generation: u64,
     /// CNodes whose slots are still to be emptied, the latest first.
     pub(crate) condemned: Link,
@@ -104,10 +104,17 @@ impl CapDb {
         self.core
     }
 
-    /// Copies the capability in `src` to `dst`.
+    /// Copies the capability in `src` to `dst`; `NotTransferable` if that is a right to answer a call.
     pub fn copy<S: Slots>(&mut self, slots: &mut S, dst: Place, src: SlotAddr) -> Result<(), SysError> {
-        let cap = self.source(slots, src)?;
+        let cap = self.copyable(slots, src)?;
         self.put_copy(slots, dst, cap)
+    }
+
+    /// Moves the capability in `src` to `dst`.
+    pub fn give<S: Slots>(&mut self, slots: &mut S, dst: Place, src: SlotAddr) -> Result<(), SysError> {
+        self.copy(slots, dst, src)?;
+        self.remove(slots, src);
+        Ok(())
     }
 
     /// Copies the capability in `src` to `dst` with `rights`, of which it must have each, and with `badge`
@@ -120,7 +127,7 @@ impl CapDb {
         rights: Rights,
         badge: u64,
     ) -> Result<(), SysError> {
-        let mut cap = self.source(slots, src)?;
+        let mut cap = self.copyable(slots, src)?;
         if !cap.rights.contains(rights) {
             return Err(SysError::MissingRight);
         }
@@ -135,6 +142,12 @@ impl CapDb {
         }
         cap.rights = rights;
         self.put_copy(slots, dst, cap)
+    }
+
+    /// The capability in `src`, if there may be another of the same object.
+    fn copyable<S: Slots>(&self, slots: &S, src: SlotAddr) -> Result<Capability, SysError> {
+        let cap = self.source(slots, src)?;
+        if cap.ty == ObjType::Reply { Err(SysError::NotTransferable) } else { Ok(cap) }
     }
 
     fn put_copy<S: Slots>(&mut self, slots: &mut S, dst: Place, mut cap: Capability) -> Result<(), SysError> {
@@ -191,6 +204,27 @@ impl CapDb {
         };
         self.put(slots, dst.slot, mapping);
         Ok(())
+    }
+
+    /// Puts into `dst` a right to answer a call. It is never copied, and stays in this slot until it is used up
+    /// by [`take_reply`](Self::take_reply) or deleted, which the kernel is told. `caller` is the kernel's.
+    pub fn insert_reply<S: Slots>(&mut self, slots: &mut S, dst: Place, caller: u64) -> Result<(), SysError> {
+        check_destination(slots, dst, ObjType::Reply)?;
+        // A base of its own makes it the only capability of its object.
+        let right = Capability::new(ObjType::Reply, self.next_generation(), 0, self.core);
+        self.put(slots, dst.slot, Capability { data: [caller, 0, 0], ..right });
+        Ok(())
+    }
+
+    /// Empties `slot` of the right to answer a call, which was used; the kernel is not told.
+    pub fn take_reply<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr) -> Result<(), SysError> {
+        match self.usable(slots, slot)?.ty {
+            ObjType::Reply => {
+                self.remove(slots, slot);
+                Ok(())
+            }
+            _ => Err(SysError::WrongType),
+        }
     }
 
     /// What is in `slot`.
@@ -533,7 +567,7 @@ fn check_extent(cap: &Capability) -> Result<(), SysError> {
         {
             return Err(SysError::Misaligned);
         }
-        Extent::Unsized if matches!(cap.ty, ObjType::Null | ObjType::Mapping) => {
+        Extent::Unsized if matches!(cap.ty, ObjType::Null | ObjType::Mapping | ObjType::Reply) => {
             return Err(SysError::WrongType);
         }
         _ => {}

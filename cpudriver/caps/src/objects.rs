@@ -62,7 +62,7 @@ pub struct Unmap {
 /// The kernel's side of objects.
 ///
 /// No method may call back into the database. Slot addresses passed here are not to be kept: the
-/// capabilities in a dying CNode move.
+/// capabilities in a dying CNode move, except for reply rights.
 pub trait Objects {
     /// Zeroes `len` bytes of memory at physical address `base`: at most 64 KiB at a time, and no other
     /// capability allows access to it.

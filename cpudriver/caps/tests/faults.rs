@@ -4,11 +4,16 @@ mod common;
 
 use caps::{AuditCursor, Budget, CSpace, Capability, CoreId, MappingRange, Mark, Progress, Remote};
 use common::*;
-use lmp::objects::PAGE_SIZE;
+use lmp::objects::{Extent, PAGE_SIZE};
 use lmp::{CPtr, ObjType, Rights, SlotRef, SysError};
 
 const ONE: Budget = Budget { objects: 1, bytes: 4096 };
 const MIB: u64 = 1 << 20;
+/// Bytes of an endpoint.
+const ENDPOINT: u64 = match ObjType::Endpoint.extent() {
+    Extent::Fixed(bytes) => bytes,
+    _ => panic!("endpoints have a size"),
+};
 
 fn machine() -> Machine {
     Machine::new(4 * MIB)
@@ -127,7 +132,7 @@ fn kernel_objects_are_never_mappable() {
     let mut m = machine();
     m.retype(slot_at(10), ram(), request(ObjType::Pml4, 0, 4096, 1)).unwrap();
     let kinds = [ObjType::L1CNode, ObjType::L2CNode, ObjType::Dispatcher, ObjType::Endpoint];
-    let sizes = [4096, L2_BYTES, 1024, 64];
+    let sizes = [4096, L2_BYTES, 1024, ENDPOINT];
     for (i, (ty, size)) in kinds.into_iter().zip(sizes).enumerate() {
         let at = slot_at(20 + i as u32);
         m.retype(at, ram(), request(ty, (i as u64 + 1) * 0x8000, size, 1)).unwrap();
@@ -291,7 +296,7 @@ fn many_objects_appear_all_at_once() {
     let mut m = machine();
     let (dst, src) = (place(RAM, 0), ram());
     m.retype(slot_at(5), src, request(ObjType::L2CNode, 0, L2_BYTES, 1)).unwrap();
-    let r = request(ObjType::Endpoint, MIB, 64, 256);
+    let r = request(ObjType::Endpoint, MIB, ENDPOINT, 256);
     let mut steps = 0;
     loop {
         let visible = (0..256).filter(|i| {
@@ -309,7 +314,7 @@ fn many_objects_appear_all_at_once() {
     assert_eq!(steps, 7);
     for i in 0..256u32 {
         let cap = caps::Slots::get(&m.arena, place(RAM, i).slot).cap;
-        let expected = Capability::new(ObjType::Endpoint, RAM + MIB + i as u64 * 64, 64, CORE);
+        let expected = Capability::new(ObjType::Endpoint, RAM + MIB + i as u64 * ENDPOINT, ENDPOINT, CORE);
         assert_eq!(cap, expected);
     }
     m.check();
@@ -339,7 +344,7 @@ fn ram_split_altogether_is_no_copy_of_itself_while_it_is_split() {
 fn once_objects_are_made_a_retype_can_only_be_finished() {
     let mut m = machine();
     let (dst, src) = (slot_at(10), ram());
-    let r = request(ObjType::Endpoint, 0, 64, 200);
+    let r = request(ObjType::Endpoint, 0, ENDPOINT, 200);
     for _ in 0..2 {
         m.step(Budget::ENTRY, |db, s, k, b| db.retype(s, k, dst, src.slot, r, b)).unwrap_err();
     }
@@ -413,7 +418,7 @@ fn rights_only_shrink() {
 #[test]
 fn a_badge_is_given_once_and_only_where_it_means_something() {
     let mut m = machine();
-    m.retype(slot_at(5), ram(), request(ObjType::Endpoint, 0, 64, 1)).unwrap();
+    m.retype(slot_at(5), ram(), request(ObjType::Endpoint, 0, ENDPOINT, 1)).unwrap();
     m.retype(slot_at(6), ram(), request(ObjType::Frame, 4096, 4096, 1)).unwrap();
     let mint = |m: &mut Machine, to: u32, from: u32, badge| {
         let (dst, src) = (slot_at(to), slot_at(from));
@@ -667,7 +672,7 @@ fn an_unfinished_retype_falls_to_a_revoke() {
         let mut m = machine();
         let (dst, src) = (slot_at(10), slot_at(5));
         m.retype(src, ram(), request(ObjType::Ram, 0, MIB, 1)).unwrap();
-        let r = request(ObjType::Endpoint, 0, 64, 200);
+        let r = request(ObjType::Endpoint, 0, ENDPOINT, 200);
         for _ in 0..zeroed {
             let _ = m.step(ONE, |db, s, k, b| db.retype(s, k, dst, src.slot, r, b));
         }
@@ -683,7 +688,7 @@ fn a_cnode_with_an_unfinished_retype_goes() {
         let mut m = machine();
         m.retype(slot_at(5), ram(), request(ObjType::L2CNode, 0, L2_BYTES, 1)).unwrap();
         let (dst, src) = (place(RAM, 0), ram());
-        let r = request(ObjType::Endpoint, MIB, 64, 200);
+        let r = request(ObjType::Endpoint, MIB, ENDPOINT, 200);
         for _ in 0..steps {
             let _ = m.step(ONE, |db, s, k, b| db.retype(s, k, dst, src.slot, r, b));
         }
@@ -1129,4 +1134,73 @@ fn an_audit_sees_damage() {
         damage(&mut caps::Slots::get_mut(&mut m.arena, slot).cap);
         assert!(audit(&m).is_err(), "{:?}", caps::Slots::get(&m.arena, slot).cap);
     }
+}
+
+// Rights to answer a call.
+
+#[test]
+fn a_reply_right_is_the_only_one_of_its_kind() {
+    let mut m = machine();
+    for (i, caller) in [(5, 0x1000), (6, 0x1000)] {
+        m.step(ONE, |db, s, _, _| db.insert_reply(s, slot_at(i), caller)).unwrap();
+        assert_eq!((m.cap(i).ty, m.cap(i).data[0], m.cap(i).size), (ObjType::Reply, caller, 0));
+        m.check();
+    }
+    assert!(!m.cap(5).is_same_object(m.cap(6)));
+    let occupied = m.step(ONE, |db, s, _, _| db.insert_reply(s, slot_at(6), 7));
+    assert_eq!(occupied, Err(SysError::SlotOccupied));
+    assert_eq!(m.copy(slot_at(7), slot_at(5)), Err(SysError::NotTransferable));
+    let mint = |m: &mut Machine| {
+        let src = slot_at(5).slot;
+        m.step(ONE, |db, s, _, _| db.mint(s, slot_at(7), src, Rights::WRITE, 0))
+    };
+    assert_eq!(mint(&mut m), Err(SysError::NotTransferable));
+    let give = m.step(ONE, |db, s, _, _| db.give(s, slot_at(7), slot_at(5).slot));
+    assert_eq!(give, Err(SysError::NotTransferable));
+    assert_eq!(m.step(ONE, |db, s, _, _| db.take_reply(s, ram().slot)), Err(SysError::WrongType));
+
+    let right = m.cap(6).base;
+    m.delete(slot_at(6)).unwrap();
+    assert_eq!(m.kernel.events, [Event::Finalize(ObjType::Reply, right, 0)]);
+    m.step(ONE, |db, s, _, _| db.take_reply(s, slot_at(5).slot)).unwrap();
+    assert_eq!(m.kernel.events.len(), 1, "a right that was used is not given up");
+    assert!(m.cap(5).is_free() && m.cap(6).is_free());
+    m.check();
+}
+
+#[test]
+fn a_reply_right_in_a_dying_cnode_is_given_up_where_it_lies() {
+    for budget in [ONE, Budget::ENTRY] {
+        let mut m = machine();
+        m.retype(slot_at(5), ram(), request(ObjType::L2CNode, 0, L2_BYTES, 1)).unwrap();
+        m.kernel.events.clear();
+        // The first slot is where the dying CNode's own capability goes.
+        for i in 0..3 {
+            m.step(ONE, |db, s, _, _| db.insert_reply(s, place(RAM, i), 1 << 12)).unwrap();
+        }
+        m.finish(budget, |db, s, k, b| db.delete(s, k, slot_at(5).slot, b)).unwrap();
+        let rights = |e: &&Event| matches!(e, Event::Finalize(ObjType::Reply, ..));
+        assert_eq!(m.kernel.events.iter().filter(rights).count(), 3);
+        assert_eq!(m.kernel.reply_slots, [0, 1, 2].map(|i| place(RAM, i).slot));
+        assert!(m.cap(5).is_free());
+    }
+}
+
+#[test]
+fn a_capability_that_is_given_leaves_its_slot() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Frame, 0, 4096, 1)).unwrap();
+    m.kernel.events.clear();
+    let give = |m: &mut Machine, to, from: u32| {
+        let from = slot_at(from).slot;
+        m.step(ONE, |db, s, _, _| db.give(s, slot_at(to), from))
+    };
+    assert_eq!(give(&mut m, RAM_SLOT, 5), Err(SysError::SlotOccupied));
+    assert_eq!(give(&mut m, 7, 6), Err(SysError::EmptySlot));
+    let frame = *m.cap(5);
+    give(&mut m, 6, 5).unwrap();
+    assert!(m.cap(5).is_free());
+    assert_eq!(*m.cap(6), frame);
+    assert_eq!(m.kernel.events, [], "the object stays");
+    m.check();
 }

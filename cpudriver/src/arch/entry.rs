@@ -9,7 +9,13 @@
 use core::arch::{global_asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use lmp::frame::offset as frame;
+use lmp::frame::{offset as frame, reg};
+
+use crate::objects::Short;
+
+/// Where the words of a message are in [`EntryState::gpr`].
+pub(crate) const MESSAGE_WORDS: [usize; 10] =
+    [reg::RDI, reg::RSI, reg::RDX, reg::R8, reg::R9, reg::R10, reg::R12, reg::R13, reg::R14, reg::R15];
 
 /// What the entry code reads and writes; per core, like every static.
 #[repr(C, align(64))]
@@ -275,6 +281,52 @@ syscall_entry!(
     "xorps xmm14, xmm14",
     "xorps xmm15, xmm15"
 );
+
+/// Go on after a message form: with the registers in `short` and the words in `state`. Vector state is initial,
+/// whoever's it was.
+///
+/// # Safety
+/// `short` must have been saved at a system call of the dispatcher whose address space is loaded, and its answer
+/// set; nothing of the entry under way is used afterwards.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn return_short(short: &Short, state: &mut EntryState) -> ! {
+    naked_asm!(
+        "lea rcx, [rip + {initial}]",
+        "mov eax, [rsi + {xcr0}]",
+        "mov edx, [rsi + {xcr0} + 4]",
+        "xrstor64 [rcx]",
+        "mov rcx, rdi",
+        "ldmxcsr [rcx + {fp}]",
+        // After an initial XRSTOR no x87 exception is pending, so `fldcw` cannot fault.
+        "fldcw [rcx + {fp} + 4]",
+        "mov rax, [rcx + {rax}]",
+        "mov rbx, [rcx + {rbx}]",
+        "mov rbp, [rcx + {rbp}]",
+        "mov rsp, [rcx + {rsp}]",
+        "mov r11, [rcx + {rflags}]",
+        "mov rcx, [rcx + {rip}]",
+        "mov rdi, [rsi + 40]",
+        "mov rdx, [rsi + 24]",
+        "mov r8, [rsi + 64]",
+        "mov r9, [rsi + 72]",
+        "mov r10, [rsi + 80]",
+        "mov r12, [rsi + 96]",
+        "mov r13, [rsi + 104]",
+        "mov r14, [rsi + 112]",
+        "mov r15, [rsi + 120]",
+        "mov rsi, [rsi + 32]",
+        "sysretq",
+        initial = sym super::user::INITIAL,
+        xcr0 = const XCR0,
+        fp = const offset_of!(Short, fp_control),
+        rax = const offset_of!(Short, rax),
+        rbx = const offset_of!(Short, rbx),
+        rbp = const offset_of!(Short, rbp),
+        rsp = const offset_of!(Short, rsp),
+        rflags = const offset_of!(Short, rflags),
+        rip = const offset_of!(Short, rip),
+    )
+}
 
 /// The system call entries: for CPUs without and with AVX.
 pub(crate) fn syscall_entries() -> [u64; 2] {

@@ -8,9 +8,9 @@ use lmp::frame::{SaveArea, VECTOR_AREA_SIZE};
 
 /// An XSAVE area whose header says "all initial"; MXCSR is read from it nevertheless.
 #[repr(C, align(64))]
-struct InitialVector([u32; VECTOR_AREA_SIZE / 4]);
+pub(super) struct InitialVector([u32; VECTOR_AREA_SIZE / 4]);
 
-static INITIAL: InitialVector = {
+pub(super) static INITIAL: InitialVector = {
     let mut a = [0; VECTOR_AREA_SIZE / 4];
     a[6] = 0x1f80;
     InitialVector(a)

@@ -4,7 +4,7 @@ use super::{Invoked, Registers, check_caller, operand, operand_object, own_dispa
 use crate::arch::cpu;
 use crate::core_state::{Core, Memory};
 use crate::dispatch::Place;
-use crate::objects::{Dispatcher, Notification, Own};
+use crate::objects::{Dispatcher, Notification, Own, Saved, Wait};
 use caps::Budget;
 use lmp::frame::{FRAME_ALIGN, FRAME_SIZE};
 use lmp::invocation::{DispatcherState, EndCause};
@@ -53,7 +53,7 @@ pub(super) fn configure(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>)
     name[8..].copy_from_slice(&r.word(4).to_le_bytes());
     d.name.set(name);
     // Its registers are in the disabled save area, where who made it put them.
-    d.saved.set(crate::objects::Saved::Disabled);
+    d.saved.set(Saved::Disabled);
     Ok(())
 }
 
@@ -79,6 +79,14 @@ pub(super) fn suspend(core: &mut Core, it: Invoked<'_>) -> SysResult {
         DispatcherState::Runnable | DispatcherState::Blocked => {
             core.k.clear_deadline(d);
             core.k.dequeue(d);
+            if d.wait.get() != Wait::None {
+                core.k.leave_wait(d);
+                d.short.rax.set(SysError::Interrupted as u64);
+                d.len.set(0);
+            }
+            if d.saved.get() == Saved::Short && core.k.current != Some(d) {
+                core.spill(d);
+            }
             d.state.set(DispatcherState::Suspended);
             if core.k.current == Some(d) {
                 core.save_system_call(d, 0);
@@ -136,6 +144,7 @@ pub(super) fn block(core: &mut Core, it: Invoked<'_>) -> SysResult {
     }
     core.save_system_call(d, 0);
     d.state.set(DispatcherState::Blocked);
+    d.wait.set(Wait::Block);
     core.k.dequeue(d);
     if deadline != u64::MAX {
         core.k.set_deadline(d, deadline);

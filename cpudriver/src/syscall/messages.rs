@@ -1,21 +1,20 @@
-//! Endpoints, notifications and interrupts.
+//! Endpoints, notifications and interrupts: what is bound to what. Messages are in [`super::exchange`].
 
 use super::{Invoked, Registers, operand, operand_object};
 use crate::core_state::{Core, IrqBinding};
 use crate::dispatch::{Place, badge_bits};
 use crate::objects::{Dispatcher, Endpoint, Notification, bind};
+use lmp::buffer::Ring;
 use lmp::frame::{EndpointBuffer, FRAME_SIZE, Message};
 use lmp::invocation::USER_VECTOR_FIRST;
 use lmp::{ObjType, Rights, SysError, SysResult};
-
-/// Words that a message has at most.
-const WORDS_MAX: usize = 10;
 
 pub(super) fn bind_endpoint(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     let e = it.object::<Endpoint>()?;
     it.need(Rights::READ)?;
     let d = operand_object::<Dispatcher>(core, r, 0)?;
     let (offset, len, event) = (r.word(1), r.word(2), r.word(3));
+    let label = u32::try_from(r.word(4)).map_err(|_| SysError::BadArgument)?;
     if e.dispatcher.get().is_some() {
         return Err(SysError::AlreadyBound);
     }
@@ -34,47 +33,14 @@ pub(super) fn bind_endpoint(core: &mut Core, r: &mut Registers<'_>, it: Invoked<
         return Err(SysError::OutOfRange);
     }
     e.offset.set(offset as u32);
-    e.len.set(len as u32);
-    e.written.set(0);
+    e.ring.set(Ring::new(len as u32));
     e.event.set(event as u8);
+    e.label.set(label);
     bind(e, d);
     if let Some(f) = d.frame() {
         // SAFETY: the buffer lies in the frame, as just checked, 64-byte aligned.
         unsafe { f.byte_add(offset as usize).cast::<EndpointBuffer>().write(EndpointBuffer::default()) };
     }
-    Ok(())
-}
-
-pub(super) fn send(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, header: u64) -> SysResult {
-    let e = it.object::<Endpoint>()?;
-    it.need(Rights::WRITE)?;
-    let len = (header >> 48 & 15) as usize;
-    if len > WORDS_MAX {
-        return Err(SysError::TooLong);
-    }
-    let d = e.dispatcher.get().ok_or(SysError::NotBound)?;
-    let Some(f) = d.frame() else { return Err(SysError::Dead) };
-    if d.state.get() == lmp::invocation::DispatcherState::Ended {
-        return Err(SysError::Dead);
-    }
-    let mut message = Message { badge: it.cap.badge, len: len as u64, ..Message::default() };
-    for (n, word) in message.words[..len].iter_mut().enumerate() {
-        *word = r.word(n);
-    }
-    // SAFETY: the buffer lies in the frame, as checked when it was bound; the domain does not run meanwhile.
-    unsafe {
-        let buffer = f.byte_add(e.offset.get() as usize).cast::<EndpointBuffer>();
-        let written = e.written.get();
-        let in_buffer = written.wrapping_sub((*buffer).consumed);
-        if in_buffer >= u64::from(e.len.get()) {
-            return Err(SysError::BufferFull);
-        }
-        let slot = (written % u64::from(e.len.get())) as usize;
-        buffer.add(1).cast::<Message>().add(slot).write(message);
-        e.written.set(written + 1);
-        (*buffer).written = written + 1;
-    }
-    core.k.raise_event(d, e.event.get(), Place::Last);
     Ok(())
 }
 

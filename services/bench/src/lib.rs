@@ -2,6 +2,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod lmp;
+
 use boot_archive::Archive;
 use runtime::Env;
 use runtime::bench::BenchError;

@@ -175,6 +175,8 @@ pub struct Kernel {
     pub foreign: Option<(u64, u64)>,
     /// Budget that the destruction of a dispatcher takes.
     pub dispatcher_steps: u32,
+    /// Where the reply rights were that were given up.
+    pub reply_slots: Vec<SlotAddr>,
     letting_go: BTreeMap<u64, u32>,
 }
 
@@ -198,7 +200,7 @@ impl Objects for Kernel {
         if self.locked.contains(&cap.base) { Err(SysError::WrongState) } else { Ok(()) }
     }
 
-    fn finalize(&mut self, cap: &Capability, _slot: SlotAddr, budget: &mut Budget) -> Progress {
+    fn finalize(&mut self, cap: &Capability, slot: SlotAddr, budget: &mut Budget) -> Progress {
         if cap.ty == ObjType::Dispatcher {
             let left = self.letting_go.entry(cap.base).or_insert(self.dispatcher_steps);
             while *left > 0 {
@@ -208,6 +210,9 @@ impl Objects for Kernel {
                 *left -= 1;
             }
             self.letting_go.remove(&cap.base);
+        }
+        if cap.ty == ObjType::Reply {
+            self.reply_slots.push(slot);
         }
         self.events.push(Event::Finalize(cap.ty, cap.base, cap.size));
         Progress::Done

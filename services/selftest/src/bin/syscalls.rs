@@ -12,7 +12,7 @@ use boot_freestanding as _;
 use lmp::cptr::task;
 use lmp::error::SysResult;
 use lmp::frame::{EndpointBuffer, FRAME_SIZE, Message};
-use lmp::{ObjType, Rights, SysError, layout, syscall};
+use lmp::{ObjType, Rights, SysError, layout, message, syscall};
 use runtime::events::{self, Deadline, Event};
 use runtime::{Env, memory, println};
 use selftest::{Bystander, Shared, Test};
@@ -46,8 +46,9 @@ fn endpoint() -> Result<(), String> {
     let badged = memory::slot().map_err(|e| format!("{e}"))?;
     syscall::cap_mint(task::ROOT, badged, endpoint, Rights::WRITE, 77).map_err(error("minting"))?;
 
-    expect("unbound", syscall::endpoint_send(endpoint, &[1]), Err(SysError::NotBound))?;
-    let bind = |offset, messages| syscall::endpoint_bind(endpoint, task::DISPATCHER, offset, messages, EVENT);
+    expect("unbound", message::send(endpoint, [1]), Err(SysError::NotBound))?;
+    let bind =
+        |offset, messages| syscall::endpoint_bind(endpoint, task::DISPATCHER, offset, messages, EVENT, 0);
     expect("a buffer over the save areas", bind(0, ROOM), Err(SysError::OutOfRange))?;
     expect("a buffer past the frame", bind(FRAME_SIZE, 1 << 10), Err(SysError::OutOfRange))?;
     expect("a buffer askew", bind(FRAME_SIZE + 8, ROOM), Err(SysError::Misaligned))?;
@@ -59,15 +60,15 @@ fn endpoint() -> Result<(), String> {
     let message =
         |n: u64| unsafe { buffer.add(1).cast::<Message>().add((n % ROOM) as usize).read_volatile() };
     for n in 0..ROOM {
-        syscall::endpoint_send(badged, &[n, !n]).map_err(error("sending"))?;
+        message::send(badged, [n, !n]).map_err(error("sending"))?;
     }
-    expect("a full buffer", syscall::endpoint_send(badged, &[9]), Err(SysError::BufferFull))?;
+    expect("a full buffer", message::send(badged, [9]), Err(SysError::BufferFull))?;
     if events::take(Event::new(EVENT as u8).bit()) == 0 {
         return Err(String::from("no event was raised"));
     }
     for n in 0..ROOM {
         let found = message(n);
-        if (found.badge, found.len, found.words[..3].to_vec()) != (77, 2, alloc::vec![n, !n, 0]) {
+        if (found.badge, found.info.words(), found.words[..3].to_vec()) != (77, 2, alloc::vec![n, !n, 0]) {
             return Err(format!("message {n} is {found:?}"));
         }
     }
@@ -77,12 +78,12 @@ fn endpoint() -> Result<(), String> {
         unsafe { (&raw mut (*buffer).consumed).write_volatile(n) };
     };
     consumed(u64::MAX / 2);
-    expect("a forged count", syscall::endpoint_send(badged, &[9]), Err(SysError::BufferFull))?;
+    expect("a forged count", message::send(badged, [9]), Err(SysError::BufferFull))?;
     consumed(1);
-    syscall::endpoint_send(endpoint, &[3]).map_err(error("sending again"))?;
-    expect("full again", syscall::endpoint_send(endpoint, &[9]), Err(SysError::BufferFull))?;
+    message::send(endpoint, [3]).map_err(error("sending again"))?;
+    expect("full again", message::send(endpoint, [9]), Err(SysError::BufferFull))?;
     let last = message(ROOM);
-    if (last.badge, last.len, last.words[0]) != (0, 1, 3) {
+    if (last.badge, last.info.words(), last.words[0]) != (0, 1, 3) {
         return Err(format!("the last message is {last:?}"));
     }
     Ok(())
