@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use results::Accel;
 use results::anchors::BENCHES;
+use skb::Policy;
 
 use crate::machine::{Machine, MachineOptions};
 use crate::numa::NumaSpec;
@@ -83,6 +85,9 @@ pub struct Options {
     /// What executes the guest
     #[arg(long, value_enum, default_value_t = AccelArg::Icount, global = true)]
     pub accel: AccelArg,
+    /// Where the memory of channels between cores lies; counts do not show the difference, they are blind to it
+    #[arg(long, value_name = "NAME", value_parser = policy_parser(), default_value_t = Policy::default(), global = true)]
+    pub policy: Policy,
     /// Samples that a benchmark takes of each metric [default: the benchmark's own choice]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=MAX_SAMPLES), global = true)]
     pub samples: Option<u32>,
@@ -98,12 +103,22 @@ pub struct Options {
     /// Write the JSON lines to this file instead of results/
     #[arg(long, value_name = "FILE", global = true)]
     pub json: Option<PathBuf>,
+    /// Print the matrix of all pairs of cores however wide it is; else up to 16 cores
+    #[arg(long, global = true)]
+    pub matrix: bool,
     /// Print tables only: no progress, no remarks
     #[arg(long, global = true)]
     pub quiet: bool,
     /// More words for the guest's command line, for developers
     #[arg(long, value_name = "WORDS", global = true, hide = true)]
     pub append: Option<String>,
+}
+
+/// Reads `--policy`: one of the policies by name.
+fn policy_parser() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(Policy::ALL.iter().map(|policy| policy.word()))
+        // Others are refused before.
+        .map(|word| Policy::from_word(&word).unwrap_or_default())
 }
 
 /// `--accel`.
@@ -220,13 +235,14 @@ mod tests {
     fn every_option_is_read() {
         let cli = parse(
             "killifish boot --gdb --cpus 64 --numa 4x16 --memory 4G --accel tcg --repeat 3 --seed 7 --samples 5 --timeout 9 \
-             --json out.jsonl --append scenario=x",
+             --policy worst --json out.jsonl --append scenario=x",
         );
         assert_eq!(cli.command, Some(Action::Boot { gdb: true }));
         let machine = cli.options.machine().unwrap();
         assert_eq!((machine.cpus, machine.nodes, machine.memory_mib), (64, 4, 4096));
         assert_eq!((machine.accel, machine.seed), (Accel::Tcg, 7));
         assert_eq!((cli.options.repeat, cli.options.samples), (3, Some(5)));
+        assert_eq!(cli.options.policy, Policy::Worst);
         assert_eq!(cli.options.json.as_deref(), Some("out.jsonl".as_ref()));
         assert_eq!(cli.options.appended(), ["scenario=x"]);
     }
@@ -251,6 +267,24 @@ mod tests {
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn every_policy_can_be_asked_for_and_no_other() {
+        assert_eq!(parse("killifish bench").options.policy, Policy::SplitPoller);
+        for &policy in Policy::ALL {
+            assert_eq!(parse(&format!("killifish bench --policy {policy}")).options.policy, policy);
+        }
+        let error = Cli::try_parse_from(["killifish", "--policy", "wurst"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert_eq!(
+            error.to_string().lines().take(2).collect::<Vec<_>>(),
+            [
+                "error: invalid value 'wurst' for '--policy <NAME>'",
+                "  [possible values: producer, consumer, split-poller, interleave, worst, creator, split-writer, \
+                 consumer-data, random, auto]",
+            ]
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::journal::{Journal, Moment};
 use crate::machine::Machine;
 use crate::qemu::{self, Debugger, Qemu, Wiring};
+use crate::report::{Matrices, Width};
 use crate::setup::{self, Need};
 use crate::vm::Vm;
 use crate::{Error, Result, host, report};
@@ -60,6 +61,10 @@ impl Options {
         if self.quiet { Progress::Hidden } else { Progress::Shown }
     }
 
+    fn matrix_width(&self) -> Width {
+        if self.matrix { Width::Any } else { Width::Readable }
+    }
+
     /// A remark, which `--quiet` suppresses.
     fn remark(&self, text: &str) {
         if !self.quiet {
@@ -94,6 +99,7 @@ fn setup(options: &Options) -> Result<()> {
 /// The words that make the guest run these benchmarks.
 fn bench_words(benches: &[&str], options: &Options) -> Vec<String> {
     let mut words = vec![format!("bench={}", benches.join(",")), "exit=1".to_owned()];
+    words.push(format!("policy={}", options.policy));
     words.extend(options.samples.map(|samples| format!("samples={samples}")));
     words.extend(options.appended());
     words
@@ -204,7 +210,8 @@ fn rounds(
         let records = bench_once(options, &job, benches, journal, moment)?;
         match &first {
             None => {
-                print!("{}", report::tables(&records));
+                let journal = (!options.quiet).then(|| journal.path());
+                print!("{}", report::tables(&records, Matrices { width: options.matrix_width(), journal }));
                 first = Some(records);
             }
             Some(first) if machine.accel == Accel::Icount && *first != records => {
@@ -269,7 +276,7 @@ fn bench_once(
 
 fn records(outcome: &Outcome) -> Vec<Record> {
     let records = outcome.lines.iter().filter_map(|line| match line {
-        Line::Result(record) => Some(record.clone()),
+        Line::Result(record) => Some((**record).clone()),
         Line::Event(_) => None,
     });
     records.collect()
@@ -358,10 +365,10 @@ mod tests {
             let cli = Cli::parse_from(line.split(' '));
             bench_words(&["syscall", "yield"], &cli.options).join(" ")
         };
-        assert_eq!(words("killifish"), "bench=syscall,yield exit=1");
+        assert_eq!(words("killifish"), "bench=syscall,yield exit=1 policy=split-poller");
         assert_eq!(
-            words("killifish --samples 7 --append log=debug"),
-            "bench=syscall,yield exit=1 samples=7 log=debug"
+            words("killifish --policy worst --samples 7 --append log=debug"),
+            "bench=syscall,yield exit=1 policy=worst samples=7 log=debug"
         );
     }
 

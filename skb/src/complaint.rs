@@ -5,6 +5,7 @@ use core::fmt;
 
 use boot_info::{PhysAddr, PhysRange};
 
+use crate::hmat::Quantity;
 use crate::id::{ApicId, Distance, ProximityDomain};
 use crate::tables::{MAX_TABLE, MAX_TABLES, Table};
 use crate::topology::{MAX_CORES, MAX_NODES};
@@ -73,7 +74,7 @@ pub enum Complaint {
         /// Where the entry is, in bytes from the start of the table.
         offset: usize,
         /// The length it claims, in bytes.
-        length: u8,
+        length: u32,
     },
     /// An entry is too short for its type.
     ShortEntry {
@@ -82,9 +83,9 @@ pub enum Complaint {
         /// Where the entry is, in bytes from the start of the table.
         offset: usize,
         /// Its type.
-        kind: u8,
+        kind: u16,
         /// Its length in bytes.
-        length: u8,
+        length: u32,
     },
     /// An enabled processor has the identifier that means all processors.
     BroadcastApic(ApicId),
@@ -170,6 +171,117 @@ pub enum Complaint {
         there: Distance,
         /// The distance from `b` to `a`.
         back: Distance,
+    },
+    /// A matrix of the HMAT does not fit into its structure.
+    BadLocality {
+        /// Where the structure is, in bytes from the start of the table.
+        offset: usize,
+        /// How many initiators it claims to have.
+        initiators: u32,
+        /// How many targets it claims to have.
+        targets: u32,
+        /// The length of the structure in bytes.
+        length: usize,
+    },
+    /// A matrix of the HMAT is about something that no version of the specification has.
+    UnknownQuantity {
+        /// Where the structure is, in bytes from the start of the table.
+        offset: usize,
+        /// The number of what it is about.
+        quantity: u8,
+    },
+    /// A matrix of the HMAT has values that no machine has.
+    ImpossibleValues {
+        /// What it is about.
+        quantity: Quantity,
+        /// Where the structure is, in bytes from the start of the table.
+        offset: usize,
+        /// How many of its entries.
+        count: usize,
+    },
+    /// The HMAT says twice, and differently, how far memory is.
+    TwoValues {
+        /// What it says.
+        quantity: Quantity,
+        /// From where.
+        from: ProximityDomain,
+        /// To where.
+        to: ProximityDomain,
+        /// The value that was named first.
+        kept: u32,
+        /// The value that was named later.
+        dropped: u32,
+    },
+    /// The HMAT names a domain that has neither processors nor memory.
+    StrangeDomain(ProximityDomain),
+    /// The HMAT says that memory cannot be reached that the SLIT gives a distance of.
+    Unreachable {
+        /// From where.
+        from: ProximityDomain,
+        /// To where.
+        to: ProximityDomain,
+    },
+    /// The HMAT says that memory is slower than another that the SLIT says is farther.
+    LatencyAgainstDistance {
+        /// From where.
+        from: ProximityDomain,
+        /// What the SLIT says is nearer.
+        near: ProximityDomain,
+        /// What the SLIT says is farther.
+        far: ProximityDomain,
+    },
+    /// The HMAT says that memory is attached to processors of two domains, or of one that has none.
+    BadAttachment {
+        /// The domain of the memory.
+        memory: ProximityDomain,
+        /// The domain that is not believed.
+        initiator: ProximityDomain,
+    },
+    /// The HMAT describes a cache that cannot be.
+    BadMemoryCache {
+        /// The domain of its memory.
+        domain: ProximityDomain,
+        /// Its level.
+        level: u8,
+        /// How many levels there are.
+        levels: u8,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The HMAT describes two caches of the same level.
+    RepeatedMemoryCache {
+        /// The domain of their memory.
+        domain: ProximityDomain,
+        /// Their level.
+        level: u8,
+    },
+    /// CPUID tells how APIC identifiers are made in a way that cannot be.
+    BadLevels {
+        /// The leaf.
+        leaf: u32,
+        /// The subleaf.
+        level: u32,
+    },
+    /// CPUID describes a cache that cannot be, or one that it described before.
+    BadCache {
+        /// The leaf.
+        leaf: u32,
+        /// The subleaf.
+        index: u32,
+    },
+    /// CPUID says that the core that runs this has another APIC than it was booted by.
+    OtherApic {
+        /// What CPUID says.
+        cpuid: ApicId,
+        /// What it was booted by.
+        boot: ApicId,
+    },
+    /// By their APIC identifiers two threads are of one core, but the SRAT puts them on two nodes.
+    ThreadsOnTwoNodes {
+        /// The one thread.
+        a: ApicId,
+        /// The other thread.
+        b: ApicId,
     },
 }
 
@@ -315,6 +427,67 @@ impl fmt::Display for Complaint {
             Self::Asymmetric { a, b, there, back } => write!(
                 f,
                 "the SLIT says that it is {there} from domain {a} to {b}, but {back} back: both are kept"
+            ),
+            Self::BadLocality { offset, initiators, targets, length } => write!(
+                f,
+                "the structure of {length} bytes at offset {offset} of the HMAT cannot hold a matrix of {initiators} \
+                 by {targets}: it is left out"
+            ),
+            Self::UnknownQuantity { offset, quantity } => write!(
+                f,
+                "the structure at offset {offset} of the HMAT has data of the unknown type {quantity}: it is left out"
+            ),
+            Self::ImpossibleValues { quantity, offset, count } => write!(
+                f,
+                "the {quantity} at offset {offset} of the HMAT has impossible values ({count}): they are left out"
+            ),
+            Self::TwoValues { quantity, from, to, kept, dropped } => write!(
+                f,
+                "the HMAT gives the {quantity} from domain {from} to {to} as {kept} and again as {dropped}: the first \
+                 counts"
+            ),
+            Self::StrangeDomain(domain) => write!(
+                f,
+                "the HMAT names domain {domain}, which has neither processors nor memory: that is left out"
+            ),
+            Self::Unreachable { from, to } => write!(
+                f,
+                "the HMAT says that the memory of domain {to} cannot be reached from {from}, unlike the SLIT: it is \
+                 not used from there"
+            ),
+            Self::LatencyAgainstDistance { from, near, far } => write!(
+                f,
+                "from domain {from}, domain {far} is farther than {near} by the SLIT, but nearer by the HMAT: distances \
+                 go by the SLIT, costs by the HMAT"
+            ),
+            Self::BadAttachment { memory, initiator } => write!(
+                f,
+                "the HMAT says that the memory of domain {memory} is attached to the processors of {initiator}, which \
+                 cannot be: that is left out"
+            ),
+            Self::BadMemoryCache { domain, level, levels, size } => write!(
+                f,
+                "the HMAT gives the memory of domain {domain} a cache of {size} bytes, level {level} of {levels}: it \
+                 is left out"
+            ),
+            Self::RepeatedMemoryCache { domain, level } => write!(
+                f,
+                "the HMAT gives the memory of domain {domain} a second cache of level {level}: it is left out"
+            ),
+            Self::BadLevels { leaf, level } => write!(
+                f,
+                "CPUID leaf {leaf:#x} says at level {level} what cannot be of APIC identifiers: it is left out"
+            ),
+            Self::BadCache { leaf, index } => {
+                write!(f, "CPUID leaf {leaf:#x} describes an impossible cache {index}: it is left out")
+            }
+            Self::OtherApic { cpuid, boot } => write!(
+                f,
+                "CPUID says that the boot core has APIC {cpuid}, but it was booted as {boot}: that counts"
+            ),
+            Self::ThreadsOnTwoNodes { a, b } => write!(
+                f,
+                "CPUID makes APIC {a} and {b} threads of one core, but the SRAT puts them on two nodes: both are kept"
             ),
         }
     }

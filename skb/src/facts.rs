@@ -1,7 +1,7 @@
 //! [`Facts`]: what the tables say, entry by entry, before any of it is put together.
 //!
 //! The structures are those of the *ACPI Specification* 6.5: the MADT of section 5.2.12, the SRAT of section 5.2.16,
-//! the SLIT of section 5.2.17.
+//! the SLIT of section 5.2.17. The HMAT is read by [`crate::hmat`], CPUID by [`crate::cpuid`].
 
 use alloc::vec::Vec;
 
@@ -11,7 +11,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::complaint::{Complaint, Complaints};
+use crate::cpuid::Processors;
 use crate::firmware::{self, HEADER, ShortEntry};
+use crate::hmat::Hmat;
 use crate::id::{ApicId, Distance, ProximityDomain};
 use crate::tables::{Table, Tables};
 
@@ -26,6 +28,10 @@ pub struct Facts {
     pub memory_affinities: Vec<MemoryAffinity>,
     /// The matrix of the SLIT.
     pub distances: Option<Distances>,
+    /// The HMAT.
+    pub hmat: Option<Hmat>,
+    /// What CPUID says.
+    pub cpuid: Processors,
 }
 
 /// A processor of the MADT.
@@ -145,7 +151,7 @@ const SRAT_ENABLED: u32 = 1 << 0;
 const SRAT_NON_VOLATILE: u32 = 1 << 2;
 
 impl Facts {
-    /// Reads the tables. Entries that cannot be used are left out.
+    /// Reads the tables. Entries that cannot be used are left out. What CPUID says is left to the caller.
     pub fn from_tables(tables: &Tables, complaints: &mut Complaints) -> Self {
         let mut facts = Self::default();
         if let Some(madt) = &tables.madt {
@@ -155,6 +161,7 @@ impl Facts {
             facts.read_srat(srat, complaints);
         }
         facts.distances = tables.slit.as_ref().and_then(|slit| Distances::read(slit, complaints));
+        facts.hmat = tables.hmat.as_ref().map(|hmat| Hmat::read(hmat, complaints));
         facts
     }
 
@@ -310,7 +317,7 @@ impl<'a> Entry<'a> {
     fn too_short(&self) -> Complaint {
         let &Self { table, offset, kind, bytes } = self;
         // The length came from a byte.
-        Complaint::ShortEntry { table, offset, kind, length: bytes.len() as u8 }
+        Complaint::ShortEntry { table, offset, kind: kind.into(), length: bytes.len() as u32 }
     }
 }
 
@@ -336,7 +343,7 @@ impl<'a> Iterator for Entries<'a> {
             }
             _ => {
                 self.offset = bytes.len();
-                Some(Err(Complaint::LostEntries { table, offset, length }))
+                Some(Err(Complaint::LostEntries { table, offset, length: length.into() }))
             }
         }
     }

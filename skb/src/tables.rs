@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use acpi::rsdp::Rsdp;
-use acpi::sdt::{SdtHeader, Signature};
 use boot_info::{PAGE_SIZE, PhysAddr, PhysMemory, PhysRange, Unreadable};
 
 use crate::complaint::{Complaint, Complaints};
@@ -55,6 +54,8 @@ pub enum Table {
     Srat,
     /// The system locality information table: how far they are from each other.
     Slit,
+    /// The heterogeneous memory attribute table: latencies, bandwidths, and caches at memory.
+    Hmat,
 }
 
 /// Copies of the tables, each complete with its header and with the right length and checksum.
@@ -66,18 +67,21 @@ pub struct Tables {
     pub srat: Option<Vec<u8>>,
     /// The SLIT.
     pub slit: Option<Vec<u8>>,
+    /// The HMAT, which most machines do without.
+    pub hmat: Option<Vec<u8>>,
 }
 
 impl Table {
     /// What its header begins with; the root pointer has no such header.
-    const fn signature(self) -> Option<Signature> {
+    const fn signature(self) -> Option<&'static [u8; 4]> {
         match self {
             Self::Rsdp => None,
-            Self::Rsdt => Some(Signature::RSDT),
-            Self::Xsdt => Some(Signature::XSDT),
-            Self::Madt => Some(Signature::MADT),
-            Self::Srat => Some(Signature::SRAT),
-            Self::Slit => Some(Signature::SLIT),
+            Self::Rsdt => Some(b"RSDT"),
+            Self::Xsdt => Some(b"XSDT"),
+            Self::Madt => Some(b"APIC"),
+            Self::Srat => Some(b"SRAT"),
+            Self::Slit => Some(b"SLIT"),
+            Self::Hmat => Some(b"HMAT"),
         }
     }
 }
@@ -95,25 +99,28 @@ impl Tables {
                 complaints.add(Complaint::Unreadable { table: None, at });
                 continue;
             };
-            let (table, place) = match header.signature {
-                Signature::MADT => (Table::Madt, &mut tables.madt),
-                Signature::SRAT => (Table::Srat, &mut tables.srat),
-                Signature::SLIT => (Table::Slit, &mut tables.slit),
-                _ => continue,
-            };
+            let mut places = [
+                (Table::Madt, &mut tables.madt),
+                (Table::Srat, &mut tables.srat),
+                (Table::Slit, &mut tables.slit),
+                (Table::Hmat, &mut tables.hmat),
+            ];
+            let place = places.iter_mut().find(|(table, _)| table.signature() == Some(&header.signature));
+            let Some((table, place)) = place else { continue };
+            let table = *table;
             if place.is_some() {
                 complaints.add(Complaint::RepeatedTable { table, at });
                 continue;
             }
             match copy(table, at, memory) {
-                Ok(copy) => *place = Some(copy),
+                Ok(copy) => **place = Some(copy),
                 Err(complaint) => complaints.add(complaint),
             }
         }
         for (table, place) in
             [(Table::Madt, &tables.madt), (Table::Srat, &tables.srat), (Table::Slit, &tables.slit)]
         {
-            // Distances matter only between nodes, which the SRAT makes.
+            // Distances matter only between nodes, which the SRAT makes. An HMAT few machines have.
             if place.is_none() && (table != Table::Slit || tables.srat.is_some()) {
                 complaints.add(Complaint::Missing(table));
             }
@@ -230,10 +237,10 @@ fn is_root_pointer(at: PhysAddr, memory: &impl PhysMemory) -> bool {
 fn copy(table: Table, at: PhysAddr, memory: &impl PhysMemory) -> Result<Vec<u8>, Complaint> {
     let unreadable = |Unreadable| Complaint::Unreadable { table: Some(table), at };
     let header = read_header(at, memory).map_err(unreadable)?;
-    if Some(header.signature) != table.signature() {
+    if Some(&header.signature) != table.signature() {
         return Err(Complaint::BadSignature { table, at });
     }
-    let length = header.length();
+    let length = header.length;
     if !(HEADER as u32..=MAX_TABLE).contains(&length) {
         return Err(Complaint::BadLength { table, at, length });
     }
@@ -245,10 +252,18 @@ fn copy(table: Table, at: PhysAddr, memory: &impl PhysMemory) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-fn read_header(at: PhysAddr, memory: &impl PhysMemory) -> Result<SdtHeader, Unreadable> {
+/// What matters of the header of a table.
+struct Header {
+    signature: [u8; 4],
+    length: u32,
+}
+
+fn read_header(at: PhysAddr, memory: &impl PhysMemory) -> Result<Header, Unreadable> {
     let mut bytes = [0; HEADER];
     memory.read(at, &mut bytes)?;
-    Ok(firmware::header(bytes))
+    // The constants of the `acpi` crate lack the HMAT, and its signatures cannot be made from bytes.
+    let [a, b, c, d, ..] = bytes;
+    Ok(Header { signature: [a, b, c, d], length: firmware::header(bytes).length() })
 }
 
 fn sum(bytes: &[u8]) -> u8 {
@@ -264,6 +279,7 @@ impl fmt::Display for Table {
             Self::Madt => "MADT",
             Self::Srat => "SRAT",
             Self::Slit => "SLIT",
+            Self::Hmat => "HMAT",
         })
     }
 }

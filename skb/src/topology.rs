@@ -8,7 +8,10 @@ use core::fmt;
 use boot_info::{PHYSICAL_LIMIT, PhysAddr, PhysRange};
 
 use crate::complaint::{Complaint, Complaints};
+use crate::cost::Picoseconds;
+use crate::cpuid::{ApicFields, CoreCache};
 use crate::facts::{CoreState, Distances, Facts, MemoryAffinity};
+use crate::hmat::{Entry, Hmat, Matrix, MemoryCache, Quantity};
 use crate::id::{ApicId, CoreId, Distance, NodeId, ProximityDomain};
 
 /// The most cores a topology has.
@@ -16,6 +19,15 @@ pub const MAX_CORES: usize = 4096;
 
 /// The most nodes a topology has.
 pub const MAX_NODES: usize = 256;
+
+/// What a core does with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// It loads.
+    Read,
+    /// It stores.
+    Write,
+}
 
 /// A core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +51,49 @@ pub struct Node {
     pub domain: ProximityDomain,
     /// Where its memory is: sorted, disjoint, neighbours merged. The memory map tells which parts there really are.
     pub memory: Vec<PhysRange>,
+    /// The node whose processors have the memory controller of this node's memory, if firmware says.
+    pub initiator: Option<NodeId>,
+    /// The caches in front of its memory, by level.
+    pub caches: Vec<MemoryCache>,
+}
+
+/// Where a core is among the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The package, also called socket. Not dense.
+    pub package: u32,
+    /// The core within the package. Not dense.
+    pub unit: u32,
+    /// The thread within the core: those of one are SMT siblings.
+    pub thread: u32,
+}
+
+/// How fast something is, as far as firmware says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Speed {
+    /// The latency in picoseconds, below 2³², not 0.
+    pub latency: Option<Picoseconds>,
+    /// The bandwidth in MB/s, not 0.
+    pub bandwidth: Option<u32>,
+}
+
+/// How fast cores of a node use memory of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Loads.
+    pub read: Speed,
+    /// Stores.
+    pub write: Speed,
+}
+
+impl Route {
+    /// How fast such accesses are.
+    pub const fn speed(&self, access: Access) -> Speed {
+        match access {
+            Access::Read => self.read,
+            Access::Write => self.write,
+        }
+    }
 }
 
 /// The cores and nodes of the machine.
@@ -52,6 +107,12 @@ pub struct Topology {
     nodes: Vec<Node>,
     /// Row by row: from the first node to each, and so on.
     distances: Vec<Distance>,
+    /// The same way; empty where firmware says nothing of them.
+    routes: Vec<Route>,
+    /// How APIC identifiers are made.
+    fields: ApicFields,
+    /// The caches of each core.
+    caches: Vec<CoreCache>,
 }
 
 impl Topology {
@@ -73,12 +134,104 @@ impl Topology {
         let nodes: Vec<_> = (0..)
             .map(NodeId)
             .zip(&domains)
-            .map(|(id, &domain)| Node { id, domain, memory: memory.remove(&domain).unwrap_or_default() })
+            .map(|(id, &domain)| Node {
+                id,
+                domain,
+                memory: memory.remove(&domain).unwrap_or_default(),
+                initiator: None,
+                caches: Vec::new(),
+            })
             .collect();
         let distances = distances(&domains, facts.distances.as_ref(), complaints);
-        let mut topology = Self { cores, nodes, distances };
+        let fields = facts.cpuid.fields.unwrap_or(ApicFields::UNKNOWN);
+        let caches = facts.cpuid.caches.clone();
+        let mut topology = Self { cores, nodes, distances, routes: Vec::new(), fields, caches };
         topology.adopt(memory);
+        if let Some(hmat) = &facts.hmat {
+            topology.add_hmat(hmat, complaints);
+        }
+        if let Some(cpuid) = facts.cpuid.apic.filter(|&apic| apic != boot) {
+            complaints.add(Complaint::OtherApic { cpuid, boot });
+        }
+        topology.check_threads(complaints);
         topology
+    }
+
+    /// A topology of parts that hold what this type promises.
+    pub(crate) fn from_parts(
+        cores: Vec<Core>,
+        nodes: Vec<Node>,
+        distances: Vec<Distance>,
+        routes: Vec<Route>,
+        fields: ApicFields,
+        caches: Vec<CoreCache>,
+    ) -> Self {
+        Self { cores, nodes, distances, routes, fields, caches }
+    }
+
+    /// How fast all nodes use all nodes, row by row; empty where firmware says nothing.
+    pub(crate) fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// How the identifiers of local APICs are made.
+    pub fn apic_fields(&self) -> ApicFields {
+        self.fields
+    }
+
+    /// The caches of each core, in the order in which CPUID tells them.
+    pub fn caches(&self) -> &[CoreCache] {
+        &self.caches
+    }
+
+    /// Where a core is among the processors; `None` if there is no such core.
+    pub fn position(&self, core: CoreId) -> Option<Position> {
+        let Core { apic, .. } = *self.core(core)?;
+        let fields = self.fields;
+        Some(Position { package: fields.package(apic), unit: fields.unit(apic), thread: fields.thread(apic) })
+    }
+
+    /// The packages that there are, in ascending order.
+    pub fn packages(&self) -> Vec<u32> {
+        let packages: BTreeSet<_> = self.cores.iter().map(|core| self.fields.package(core.apic)).collect();
+        packages.into_iter().collect()
+    }
+
+    /// The cores that are threads of the same core as this one, itself included, in ascending order; none if there is
+    /// no such core.
+    pub fn siblings(&self, core: CoreId) -> impl Iterator<Item = CoreId> + '_ {
+        let whole = |apic| (self.fields.package(apic), self.fields.unit(apic));
+        let own = self.core(core).map(|core| whole(core.apic));
+        self.cores.iter().filter(move |other| Some(whole(other.apic)) == own).map(|other| other.id)
+    }
+
+    /// The cores that have this cache in common with a core, itself included, in ascending order; none if there is no
+    /// such core.
+    pub fn sharers(&self, core: CoreId, cache: CoreCache) -> impl Iterator<Item = CoreId> + '_ {
+        let own = self.core(core).map(|core| core.apic);
+        let shares = move |other: &&Core| own.is_some_and(|own| cache.is_shared(own, other.apic));
+        self.cores.iter().filter(shares).map(|other| other.id)
+    }
+
+    /// How fast cores of `from` use memory of `to`, as far as the HMAT says; `None` if either does not exist.
+    pub fn route(&self, from: NodeId, to: NodeId) -> Option<Route> {
+        self.node(from).and(self.node(to))?;
+        Some(self.routes.get(self.pair(from, to)).copied().unwrap_or_default())
+    }
+
+    /// Whether firmware says how fast anything is.
+    pub fn has_routes(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// Where the matrices have a pair of nodes that exist.
+    fn pair(&self, from: NodeId, to: NodeId) -> usize {
+        from.0 as usize * self.nodes.len() + to.0 as usize
+    }
+
+    /// The distances, row by row: from the first node to each, and so on.
+    pub(crate) fn distances(&self) -> &[Distance] {
+        &self.distances
     }
 
     /// The cores, by [`CoreId`]; at least the boot core.
@@ -131,7 +284,7 @@ impl Topology {
     /// How far the memory of `to` is from `from`; `None` if either does not exist. It need not be the same back.
     pub fn distance(&self, from: NodeId, to: NodeId) -> Option<Distance> {
         self.node(from).and(self.node(to))?;
-        self.distances.get(from.0 as usize * self.nodes.len() + to.0 as usize).copied()
+        self.distances.get(self.pair(from, to)).copied()
     }
 
     /// The node with the nearest memory to `node`, which is itself if it has any; of several the first. `None` if
@@ -140,19 +293,177 @@ impl Topology {
         self.memory_by_distance(node).first().copied()
     }
 
-    /// The nodes with memory that `node` can reach, from the nearest to the farthest; of the same distance in
-    /// ascending order. None if `node` does not exist.
+    /// The nodes with memory that `node` can reach, from the nearest to the farthest; of the same distance by the
+    /// latency of loads, if known, and then in ascending order. None if `node` does not exist.
     pub fn memory_by_distance(&self, node: NodeId) -> Vec<NodeId> {
         let mut reachable: Vec<_> = self
             .nodes
             .iter()
-            .filter(|other| !other.memory.is_empty())
-            .filter_map(|other| Some((self.distance(node, other.id)?, other.id)))
-            .filter(|&(distance, _)| distance != Distance::UNREACHABLE)
+            .filter(|other| !other.memory.is_empty() && self.reaches(node, other.id))
+            .map(|other| other.id)
             .collect();
-        // A node is not farther from its memory than from that of a neighbour at distance 10.
-        reachable.sort_by_key(|&(distance, other)| (distance, other != node, other));
-        reachable.into_iter().map(|(_, other)| other).collect()
+        self.sort_by_nearness(node, &mut reachable);
+        reachable
+    }
+
+    /// Whether cores of `from` can use memory of `to`; not if either does not exist.
+    pub fn reaches(&self, from: NodeId, to: NodeId) -> bool {
+        self.distance(from, to).is_some_and(|distance| distance != Distance::UNREACHABLE)
+    }
+
+    /// Sorts nodes by [`Self::memory_by_distance`]'s order.
+    pub(crate) fn sort_by_nearness(&self, node: NodeId, nodes: &mut [NodeId]) {
+        nodes.sort_by_key(|&other| {
+            let latency = self.route(node, other).and_then(|route| route.read.latency);
+            // A node is not farther from its memory than from that of a neighbour at distance 10.
+            (self.distance(node, other), other != node, latency.is_none(), latency, other)
+        });
+    }
+
+    /// Takes over what the HMAT says of nodes that there are.
+    fn add_hmat(&mut self, hmat: &Hmat, complaints: &mut Complaints) {
+        let ids: BTreeMap<_, _> = self.nodes.iter().map(|node| (node.domain, node.id)).collect();
+        let mut strangers = BTreeSet::new();
+        let mut id_of = |domain, complaints: &mut Complaints| {
+            let id = ids.get(&domain).copied();
+            if id.is_none() && strangers.insert(domain) {
+                complaints.add(Complaint::StrangeDomain(domain));
+            }
+            id
+        };
+        for attachment in &hmat.attachments {
+            let Some(memory) = id_of(attachment.memory, complaints) else { continue };
+            let Some(domain) = attachment.initiator else { continue };
+            let Some(initiator) = id_of(domain, complaints) else { continue };
+            let known = self.nodes[memory.0 as usize].initiator;
+            if self.cores_of(initiator).next().is_none() || known.is_some_and(|known| known != initiator) {
+                complaints.add(Complaint::BadAttachment { memory: attachment.memory, initiator: domain });
+                continue;
+            }
+            self.nodes[memory.0 as usize].initiator = Some(initiator);
+        }
+        for given in &hmat.caches {
+            let Some(id) = id_of(given.domain, complaints) else { continue };
+            let (domain, level) = (given.domain, given.cache.level);
+            let caches = &mut self.nodes[id.0 as usize].caches;
+            if caches.iter().any(|cache| cache.level == level) {
+                complaints.add(Complaint::RepeatedMemoryCache { domain, level });
+                continue;
+            }
+            caches.push(given.cache);
+            caches.sort_by_key(|cache| cache.level);
+        }
+        let whole = |matrix: &&Matrix| matrix.hierarchy == 0;
+        for matrix in hmat.matrices.iter().filter(whole) {
+            for &domain in matrix.initiators().iter().chain(matrix.targets()) {
+                id_of(domain, complaints);
+            }
+        }
+        let mut values = BTreeMap::new();
+        for matrix in hmat.matrices.iter().filter(whole) {
+            self.collect(matrix, &ids, &mut values, complaints);
+        }
+        self.add_values(&values);
+        self.check_latencies(complaints);
+    }
+
+    /// Collects the values of a matrix, and marks what cannot be reached.
+    fn collect(
+        &mut self,
+        matrix: &Matrix,
+        ids: &BTreeMap<ProximityDomain, NodeId>,
+        values: &mut BTreeMap<(Quantity, usize), u32>,
+        complaints: &mut Complaints,
+    ) {
+        let quantity = matrix.quantity;
+        let mut impossible = 0;
+        for (from, to, entry) in matrix.entries() {
+            let (Some(&a), Some(&b)) = (ids.get(&from), ids.get(&to)) else { continue };
+            let pair = self.pair(a, b);
+            match entry {
+                Entry::Unknown => {}
+                // A node has its memory.
+                Entry::Unreachable if a == b => impossible += 1,
+                Entry::Unreachable if self.distances[pair] == Distance::UNREACHABLE => {}
+                Entry::Unreachable => {
+                    self.distances[pair] = Distance::UNREACHABLE;
+                    complaints.add(Complaint::Unreachable { from, to });
+                }
+                Entry::Impossible => impossible += 1,
+                Entry::Value(dropped) => {
+                    let kept = *values.entry((quantity, pair)).or_insert(dropped);
+                    if kept != dropped {
+                        complaints.add(Complaint::TwoValues { quantity, from, to, kept, dropped });
+                    }
+                }
+            }
+        }
+        if impossible > 0 {
+            let offset = matrix.offset;
+            complaints.add(Complaint::ImpossibleValues { quantity, offset, count: impossible });
+        }
+    }
+
+    /// Makes the routes of values by quantity and pair. What is said of loads or stores alone goes before what is said
+    /// of both.
+    fn add_values(&mut self, values: &BTreeMap<(Quantity, usize), u32>) {
+        if values.is_empty() {
+            return;
+        }
+        self.routes = vec![Route::default(); self.distances.len()];
+        for (pair, route) in self.routes.iter_mut().enumerate() {
+            let value =
+                |special, both| values.get(&(special, pair)).or_else(|| values.get(&(both, pair))).copied();
+            let speed = |latency, bandwidth| Speed {
+                latency: value(latency, Quantity::AccessLatency).map(|value| Picoseconds(value.into())),
+                bandwidth: value(bandwidth, Quantity::AccessBandwidth),
+            };
+            route.read = speed(Quantity::ReadLatency, Quantity::ReadBandwidth);
+            route.write = speed(Quantity::WriteLatency, Quantity::WriteBandwidth);
+        }
+    }
+
+    /// Complains where what is farther by distance is nearer by latency; once for each node that looks.
+    fn check_latencies(&self, complaints: &mut Complaints) {
+        for from in &self.nodes {
+            let mut known: Vec<(Distance, Picoseconds, ProximityDomain)> = self
+                .nodes
+                .iter()
+                .filter(|to| self.reaches(from.id, to.id))
+                .filter_map(|to| {
+                    let latency = self.route(from.id, to.id)?.read.latency?;
+                    Some((self.distance(from.id, to.id)?, latency, to.domain))
+                })
+                .collect();
+            known.sort();
+            // The slowest of those nearer than the ones looked at.
+            let mut slowest: Option<(Picoseconds, ProximityDomain)> = None;
+            for alike in known.chunk_by(|a, b| a.0 == b.0) {
+                let (Some(&(_, fastest, far)), Some(&(_, last, domain))) = (alike.first(), alike.last())
+                else {
+                    continue;
+                };
+                if let Some((latency, near)) = slowest
+                    && fastest < latency
+                {
+                    complaints.add(Complaint::LatencyAgainstDistance { from: from.domain, near, far });
+                    break;
+                }
+                slowest = slowest.max(Some((last, domain)));
+            }
+        }
+    }
+
+    /// Complains of threads of one core on two nodes.
+    fn check_threads(&self, complaints: &mut Complaints) {
+        let mut first = BTreeMap::new();
+        for core in &self.cores {
+            let whole = (self.fields.package(core.apic), self.fields.unit(core.apic));
+            let &mut (node, apic) = first.entry(whole).or_insert((core.node, core.apic));
+            if node != core.node {
+                complaints.add(Complaint::ThreadsOnTwoNodes { a: apic, b: core.apic });
+            }
+        }
     }
 
     /// Gives the memory of domains that became no node to the first one.

@@ -231,7 +231,7 @@ impl Run {
     /// The results, by benchmark and metric.
     pub fn results(&self) -> BTreeMap<(&str, &str), &Record> {
         let records = self.0.lines.iter().filter_map(|line| match line {
-            Line::Result(record) => Some(record),
+            Line::Result(record) => Some(&**record),
             Line::Event(_) => None,
         });
         records.map(|record| ((record.bench.as_str(), record.metric.as_str()), record)).collect()

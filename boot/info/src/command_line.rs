@@ -15,6 +15,21 @@ pub const MAX_COMMAND_LINE: usize = 2048;
 /// The most samples that a benchmark can be asked for: they are kept in memory, 8 bytes each.
 pub const MAX_SAMPLES: u32 = 1 << 20;
 
+/// The placement policies by name. What each does is the system knowledge base's to know, which is above this crate
+/// and asserts that these are its names.
+pub const POLICIES: [&str; 10] = [
+    "producer",
+    "consumer",
+    "split-poller",
+    "interleave",
+    "worst",
+    "creator",
+    "split-writer",
+    "consumer-data",
+    "random",
+    "auto",
+];
+
 /// A command line of at most [`MAX_COMMAND_LINE`] bytes, which may be anything.
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -58,6 +73,8 @@ pub enum Setting<'a> {
     Accel(Accelerator),
     /// `samples=N`: how many samples a benchmark takes of each metric, at most [`MAX_SAMPLES`].
     Samples(NonZero<u32>),
+    /// `policy=NAME`: where benchmarks have the memory of their channels placed, one of [`POLICIES`].
+    Policy(&'a str),
     /// `exit=1`: when everything is done, or nothing can be done, end QEMU by its debug exit device. Without this word
     /// the system stays up. See [`Words::ends_machine`].
     Exit,
@@ -123,6 +140,8 @@ pub enum CommandLineError<'a> {
     EmptyName(&'a str),
     /// Its value is not an [`Accelerator`].
     NotAnAccelerator(&'a str),
+    /// Its value is not one of [`POLICIES`].
+    NotAPolicy(&'a str),
     /// It is `exit` with another value than 1.
     BadExit(&'a str),
 }
@@ -303,6 +322,8 @@ impl<'a> Setting<'a> {
                 None => Err(CommandLineError::NotAnAccelerator(word.text)),
             },
             "samples" => word.count(MAX_SAMPLES).map(Self::Samples),
+            "policy" if POLICIES.contains(&word.value) => Ok(Self::Policy(word.value)),
+            "policy" => Err(CommandLineError::NotAPolicy(word.text)),
             "exit" if word.value == "1" => Ok(Self::Exit),
             "exit" => Err(CommandLineError::BadExit(word.text)),
             _ => Err(CommandLineError::UnknownKey(word.text)),
@@ -377,7 +398,7 @@ impl fmt::Display for CommandLineError<'_> {
             Self::UnknownKey(word) => write!(
                 f,
                 "\"{word}\" on the command line has an unknown key; there are bench, scenario, cpus, nodes, seed, \
-                 accel, samples, log and exit"
+                 accel, samples, policy, log and exit"
             ),
             Self::Repeated(word) => {
                 write!(f, "\"{word}\" on the command line has the key of an earlier word")
@@ -394,6 +415,14 @@ impl fmt::Display for CommandLineError<'_> {
             }
             Self::NotAnAccelerator(word) => {
                 write!(f, "\"{word}\" on the command line needs one of icount, tcg and kvm")
+            }
+            Self::NotAPolicy(word) => {
+                write!(f, "\"{word}\" on the command line needs one of ")?;
+                let (last, others) = POLICIES.split_last().unwrap_or((&"", &[]));
+                for (index, policy) in others.iter().enumerate() {
+                    write!(f, "{}{policy}", if index == 0 { "" } else { ", " })?;
+                }
+                write!(f, " and {last}")
             }
             Self::BadExit(word) => write!(
                 f,

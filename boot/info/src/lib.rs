@@ -37,7 +37,7 @@ mod tests;
 pub use address::{PAGE_SIZE, PHYSICAL_LIMIT, PageSize, PhysAddr, PhysMemory, PhysRange, Unreadable};
 pub use command_line::{
     Accelerator, CommandLine, CommandLineError, LongCommandLine, MAX_COMMAND_LINE, MAX_SAMPLES, Names,
-    Setting, Settings, Word, Words,
+    POLICIES, Setting, Settings, Word, Words,
 };
 pub use error::{BootError, NotBootInfo};
 pub use info::{BootInfo, Protocol};

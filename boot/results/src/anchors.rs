@@ -1,8 +1,8 @@
 //! The numbers to beat: what peers need for the same operation, printed beside each result.
 //!
 //! Guest instructions, QEMU 10 TCG, `-icount shift=0`, user stubs counted: seL4 16.0-dev (gcc -O2, fastpath,
-//! different address spaces, uniprocessor), Linux 6.1 (`mitigations=off`). They stand beside results of layer
-//! `counts` in unit `instr` only.
+//! different address spaces; uniprocessor, or the SMP kernel with `-smp 2` where it says so), Linux 6.1
+//! (`mitigations=off`). They stand beside results of layer `counts` in unit `instr` only.
 
 use crate::{Layer, Unit};
 
@@ -24,21 +24,61 @@ pub struct Bench {
     pub about: &'static str,
 }
 
-/// What to compare one metric of a benchmark with.
+/// What to compare one metric of a benchmark with, at one size or at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
     /// The benchmark.
     pub bench: &'static str,
     /// The metric.
     pub metric: &'static str,
+    /// Bytes moved; `None` where it holds for every size that has no anchor of its own.
+    pub size: Option<u64>,
     /// Our aim, at most so many instructions; `None` where there is none.
-    pub target: Option<u64>,
+    pub aim: Option<u64>,
+    /// More instructions than this are a defect; not less than the aim. `None` where there is no such bound.
+    pub must: Option<u64>,
     /// The peers' numbers.
     pub peers: &'static [Peer],
 }
 
+impl Anchor {
+    /// Whether `instr` instructions are few enough; `None` where there is neither aim nor bound.
+    #[must_use]
+    pub fn judge(&self, instr: f64) -> Option<Verdict> {
+        let within = |limit: Option<u64>| limit.map(|limit| instr <= limit as f64);
+        match (within(self.aim), within(self.must)) {
+            (None, None) => None,
+            (Some(true), _) => Some(Verdict::AimMet),
+            (_, Some(true)) => Some(Verdict::BoundMet),
+            _ => Some(Verdict::Missed),
+        }
+    }
+}
+
+/// How a number stands to its anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// As good as we aim at.
+    AimMet,
+    /// Not worse than it must be, but the aim is missed.
+    BoundMet,
+    /// Worse than the bound, or than the aim where there is no bound.
+    Missed,
+}
+
 const fn peer(name: &'static str, instr: u64) -> Peer {
     Peer { name, instr }
+}
+
+const fn anchor_of(bench: &'static str, metric: &'static str, peers: &'static [Peer]) -> Anchor {
+    Anchor { bench, metric, size: None, aim: None, must: None, peers }
+}
+
+impl Anchor {
+    const fn aim(mut self, instr: u64) -> Self {
+        self.aim = Some(instr);
+        self
+    }
 }
 
 /// All benchmarks, in the order in which they run.
@@ -56,28 +96,29 @@ pub const BENCHES: &[Bench] = &[
 
 /// The anchors that there are; not every metric has one.
 pub const ANCHORS: &[Anchor] = &[
-    Anchor {
-        bench: "syscall",
-        metric: "round_trip",
-        target: Some(60),
-        peers: &[peer("seL4 NBRecv", 256), peer("Linux getppid", 211)],
-    },
-    Anchor { bench: "yield", metric: "to_self", target: None, peers: &[peer("seL4 Yield", 285)] },
-    Anchor {
-        bench: "pagefault",
-        metric: "to_handler",
-        target: Some(300),
-        peers: &[peer("seL4 fault", 669), peer("Linux SIGSEGV", 2970)],
-    },
+    anchor_of("syscall", "round_trip", &[peer("seL4 NBRecv", 256), peer("Linux getppid", 211)]).aim(60),
+    anchor_of("yield", "to_self", &[peer("seL4 Yield", 285)]),
+    anchor_of("pagefault", "to_handler", &[peer("seL4 fault", 669), peer("Linux SIGSEGV", 2970)]).aim(300),
 ];
 
-/// The anchor of a result, where its numbers are of the anchors' kind.
+/// The anchor of a result, where its numbers are of the anchors' kind: the one of its size, or else of all sizes.
 #[must_use]
-pub fn anchor(bench: &str, metric: &str, layer: Layer, unit: Unit) -> Option<&'static Anchor> {
+pub fn anchor(
+    bench: &str,
+    metric: &str,
+    size: Option<u64>,
+    layer: Layer,
+    unit: Unit,
+) -> Option<&'static Anchor> {
     if (layer, unit) != (Layer::Counts, Unit::Instr) {
         return None;
     }
-    ANCHORS.iter().find(|anchor| (anchor.bench, anchor.metric) == (bench, metric))
+    find(ANCHORS, bench, metric, size)
+}
+
+fn find<'a>(anchors: &'a [Anchor], bench: &str, metric: &str, size: Option<u64>) -> Option<&'a Anchor> {
+    let of = |size| anchors.iter().find(move |a| (a.bench, a.metric, a.size) == (bench, metric, size));
+    size.and_then(|size| of(Some(size))).or_else(|| of(None))
 }
 
 #[cfg(test)]
@@ -86,7 +127,7 @@ mod tests {
 
     #[test]
     fn anchors_stand_beside_counts_of_instructions_only() {
-        let of = |bench, metric, layer, unit| anchor(bench, metric, layer, unit).and_then(|a| a.target);
+        let of = |bench, metric, layer, unit| anchor(bench, metric, None, layer, unit).and_then(|a| a.aim);
         assert_eq!(of("syscall", "round_trip", Layer::Counts, Unit::Instr), Some(60));
         assert_eq!(of("syscall", "round_trip", Layer::Native, Unit::Cycles), None);
         assert_eq!(of("syscall", "round_trip", Layer::Counts, Unit::InstrPerKib), None);
@@ -95,13 +136,35 @@ mod tests {
     }
 
     #[test]
+    fn a_size_can_have_an_anchor_of_its_own() {
+        let all = anchor_of("b", "m", &[]);
+        let anchors = [Anchor { size: Some(64), aim: Some(1), ..all }, Anchor { aim: Some(2), ..all }];
+        let aim = |size| find(&anchors, "b", "m", size).and_then(|a| a.aim);
+        assert_eq!([aim(Some(64)), aim(Some(32)), aim(None)], [Some(1), Some(2), Some(2)]);
+        assert_eq!(find(&anchors[..1], "b", "m", None), None);
+    }
+
+    #[test]
+    fn between_aim_and_bound_only_the_bound_is_met() {
+        let judge = |aim, must, instr| Anchor { aim, must, ..anchor_of("b", "m", &[]) }.judge(instr);
+        assert_eq!(judge(Some(50), Some(60), 50.0), Some(Verdict::AimMet));
+        assert_eq!(judge(Some(50), Some(60), 50.5), Some(Verdict::BoundMet));
+        assert_eq!(judge(Some(50), Some(60), 60.5), Some(Verdict::Missed));
+        assert_eq!(judge(None, Some(60), 60.0), Some(Verdict::BoundMet));
+        assert_eq!(judge(Some(50), None, 51.0), Some(Verdict::Missed));
+        assert_eq!(judge(None, None, 0.0), None);
+    }
+
+    #[test]
     fn each_benchmark_and_anchor_is_there_once() {
         for (i, a) in BENCHES.iter().enumerate() {
             assert!(BENCHES[..i].iter().all(|b| b.name != a.name), "{}", a.name);
         }
+        let key = |a: &Anchor| (a.bench, a.metric, a.size);
         for (i, a) in ANCHORS.iter().enumerate() {
             assert!(BENCHES.iter().any(|b| b.name == a.bench), "{}", a.bench);
-            assert!(ANCHORS[..i].iter().all(|b| (b.bench, b.metric) != (a.bench, a.metric)), "{}", a.bench);
+            assert!(ANCHORS[..i].iter().all(|b| key(b) != key(a)), "{:?}", key(a));
+            assert!(a.must.is_none_or(|must| a.aim.is_none_or(|aim| aim <= must)), "{:?}", key(a));
         }
     }
 }

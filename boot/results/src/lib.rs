@@ -22,11 +22,11 @@ mod record;
 pub use event::{Event, EventKind};
 pub use exit::{DEBUG_EXIT_PORT, GuestExit, HostExit, PANIC_EVENT, PANIC_PORT};
 pub use names::{Accel, Layer, Unit, metric};
-pub use record::{Distribution, Record, Value};
+pub use record::{Distribution, Home, Homes, Record, Value};
 
 /// The version of the schema: of the lines that [`Record`] and [`Event`] write and [`host`] reads. It changes
 /// whenever a reader of the old version could misunderstand a line of the new.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// IO port of the serial port that carries the results, COM2. Nothing but result lines goes there.
 pub const RESULTS_PORT: u16 = 0x2f8;

@@ -92,7 +92,9 @@ pub mod metric {
     pub const PUT: &str = "put";
     /// The receiver's part alone.
     pub const GET: &str = "get";
-    /// Bytes per time.
+    /// [`PUT`] and [`GET`] of one message together.
+    pub const PUT_AND_GET: &str = "put_and_get";
+    /// What one message or byte of a steady stream costs, or how many there are per time.
     pub const THROUGHPUT: &str = "throughput";
     /// From an event, such as a fault, until its handler runs.
     pub const TO_HANDLER: &str = "to_handler";

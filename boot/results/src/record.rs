@@ -18,6 +18,10 @@ pub struct Record<'a> {
     pub src: Option<u32>,
     /// The core that receives.
     pub dst: Option<u32>,
+    /// The NUMA node of `src`.
+    pub src_node: Option<u32>,
+    /// The NUMA node of `dst`.
+    pub dst_node: Option<u32>,
     /// Cores of the machine.
     pub cores: u32,
     /// NUMA nodes of the machine.
@@ -26,6 +30,8 @@ pub struct Record<'a> {
     pub size: Option<u64>,
     /// The placement policy.
     pub policy: Option<&'a str>,
+    /// Where the memory lay that the policy placed.
+    pub homes: Option<Homes<'a>>,
     /// What executed the instructions.
     pub accel: Accel,
     /// What kind of number it is.
@@ -39,6 +45,27 @@ pub struct Record<'a> {
     pub counts: &'a [(&'a str, u64)],
     /// The seed of the run.
     pub seed: u64,
+}
+
+/// Where one frame lay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "host", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct Home {
+    /// Its NUMA node.
+    pub node: u32,
+    /// Its physical address.
+    pub address: u64,
+}
+
+/// Where the parts of a channel lay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Homes<'a> {
+    /// The pieces of the pool, in their order; none where there is no pool.
+    pub data: &'a [Home],
+    /// The outbox of the producer.
+    pub forward: Home,
+    /// The outbox of the consumer.
+    pub backward: Home,
 }
 
 /// The distribution of a record's samples.
@@ -63,29 +90,42 @@ impl Distribution {
     /// percent do not exceed. `None` where there is no sample.
     #[must_use]
     pub fn of(unit: Unit, samples: &mut [u64]) -> Option<Self> {
+        Self::summarise(unit, samples, Value::Whole)
+    }
+
+    /// As [`Self::of`], for samples of `parts` like parts each, such as messages of a burst: the values are of one.
+    #[must_use]
+    pub fn of_parts(unit: Unit, samples: &mut [u64], parts: f64) -> Option<Self> {
+        Self::summarise(unit, samples, |sample| Value::Real(sample as f64 / parts))
+    }
+
+    fn summarise(unit: Unit, samples: &mut [u64], value: impl Fn(u64) -> Value) -> Option<Self> {
         samples.sort_unstable();
-        let (&min, &max) = (samples.first()?, samples.last()?);
         let n = samples.len();
-        let at = |percent: usize| Value::Whole(samples[(n * percent).div_ceil(100) - 1]);
-        Some(Self {
-            unit,
-            min: Value::Whole(min),
-            p50: at(50),
-            p90: at(90),
-            p99: at(99),
-            max: Value::Whole(max),
-        })
+        let at = |percent: usize| samples.get((n * percent).div_ceil(100).max(1) - 1).map(|&s| value(s));
+        Some(Self { unit, min: at(0)?, p50: at(50)?, p90: at(90)?, p99: at(99)?, max: at(100)? })
     }
 }
 
 /// A number of a record.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-#[cfg_attr(feature = "host", derive(serde::Serialize, serde::Deserialize), serde(untagged))]
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "host", derive(serde::Serialize), serde(untagged))]
 pub enum Value {
     /// A whole number.
     Whole(u64),
     /// Any other; not finite is written as `null`, which the host refuses.
     Real(f64),
+}
+
+impl Value {
+    /// The number, rounded where it is too long for the type.
+    #[must_use]
+    pub const fn as_f64(self) -> f64 {
+        match self {
+            Self::Whole(n) => n as f64,
+            Self::Real(x) => x,
+        }
+    }
 }
 
 impl fmt::Display for Value {
@@ -96,6 +136,35 @@ impl fmt::Display for Value {
             Self::Real(x) if x.is_finite() => write!(f, "{x:?}"),
             Self::Real(_) => f.write_str("null"),
         }
+    }
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Object::open(f)?.raw("node", self.node)?.raw("address", self.address)?.close()
+    }
+}
+
+/// An array of frames; empty ones are left out of a line.
+struct List<'a>(&'a [Home]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (index, home) in self.0.iter().enumerate() {
+            write!(f, "{}{home}", if index == 0 { "" } else { "," })?;
+        }
+        f.write_str("]")
+    }
+}
+
+impl fmt::Display for Homes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Object::open(f)?
+            .optional("data", (!self.data.is_empty()).then_some(List(self.data)))?
+            .raw("forward", self.forward)?
+            .raw("backward", self.backward)?
+            .close()
     }
 }
 
@@ -121,10 +190,13 @@ impl fmt::Display for Record<'_> {
             .text("metric", self.metric)?
             .optional("src", self.src)?
             .optional("dst", self.dst)?
+            .optional("src_node", self.src_node)?
+            .optional("dst_node", self.dst_node)?
             .raw("cores", self.cores)?
             .raw("nodes", self.nodes)?
             .optional("size", self.size)?
             .optional("policy", self.policy.map(Quoted))?
+            .optional("homes", self.homes)?
             .text("accel", self.accel.word())?
             .text("layer", self.layer.word())?
             .optional("unit", self.distribution.map(|d| Quoted(d.unit.word())))?
@@ -150,10 +222,13 @@ mod tests {
             metric: "round_trip",
             src: Some(0),
             dst: None,
+            src_node: None,
+            dst_node: None,
             cores: 8,
             nodes: 2,
             size: None,
             policy: None,
+            homes: None,
             accel: Accel::Icount,
             layer: Layer::Counts,
             n: 3,
@@ -186,6 +261,48 @@ mod tests {
                 r#""counts":{"kernel_entries":1,"page_table_writes":0},"seed":1}"#
             )
         );
+    }
+
+    #[test]
+    fn a_record_says_where_it_was_measured() {
+        let home = |node| Home { node, address: 4096 * u64::from(node) };
+        let homes = |data| Homes { data, forward: home(1), backward: home(0) };
+        let record = Record {
+            dst: Some(5),
+            src_node: Some(0),
+            dst_node: Some(1),
+            size: Some(64),
+            policy: Some("split-poller"),
+            homes: Some(homes(&[])),
+            distribution: None,
+            counts: &[],
+            ..sample()
+        };
+        assert_eq!(
+            record.to_string(),
+            concat!(
+                r#"{"type":"result","bench":"syscall","metric":"round_trip","src":0,"dst":5,"src_node":0,"#,
+                r#""dst_node":1,"cores":8,"nodes":2,"size":64,"policy":"split-poller","#,
+                r#""homes":{"forward":{"node":1,"address":4096},"backward":{"node":0,"address":0}},"#,
+                r#""accel":"icount","layer":"counts","n":3,"counts":{},"seed":1}"#
+            )
+        );
+        let data = [home(2), home(3)];
+        assert_eq!(
+            homes(&data).to_string(),
+            concat!(
+                r#"{"data":[{"node":2,"address":8192},{"node":3,"address":12288}],"#,
+                r#""forward":{"node":1,"address":4096},"backward":{"node":0,"address":0}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn samples_of_many_parts_give_the_values_of_one() {
+        let d = Distribution::of_parts(Unit::InstrPerKib, &mut [30, 10, 20], 4.0).unwrap();
+        let values = [d.min, d.p50, d.p90, d.p99, d.max];
+        assert_eq!(values, [2.5, 5.0, 7.5, 7.5, 7.5].map(Value::Real));
+        assert_eq!(Distribution::of_parts(Unit::InstrPerKib, &mut [], 4.0), None);
     }
 
     #[test]

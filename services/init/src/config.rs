@@ -6,6 +6,7 @@ use core::fmt;
 
 use boot_info::{Accelerator, CommandLineError, Setting, Settings, Words};
 use results::Accel;
+use skb::Policy;
 
 /// What `init` is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub at_end: AtEnd,
     /// Samples per metric; `None`: the benchmark's choice.
     pub samples: Option<u64>,
+    /// Where benchmarks have the memory of their channels placed.
+    pub policy: Policy,
 }
 
 /// What to do when everything was done.
@@ -45,6 +48,7 @@ impl Default for Config {
             accel: Accel::Tcg,
             at_end: AtEnd::Stay,
             samples: None,
+            policy: Policy::default(),
         }
     }
 }
@@ -80,6 +84,8 @@ impl Config {
                 Setting::Seed(seed) => config.seed = seed,
                 Setting::Accel(accelerator) => config.accel = accel(accelerator),
                 Setting::Samples(n) => config.samples = Some(n.get().into()),
+                // The words are the same: `skb` asserts it.
+                Setting::Policy(word) => config.policy = Policy::from_word(word).unwrap_or_default(),
                 Setting::Exit => config.at_end = AtEnd::Exit,
                 // Which messages are kept is the CPU driver's to know; how many nodes there are says firmware.
                 Setting::Log(_) | Setting::Nodes(_) => {}
@@ -110,7 +116,8 @@ mod tests {
     #[test]
     fn all_words_are_understood() {
         let line =
-            b"bench=syscall,yield cpus=8 seed=7 accel=icount exit=1 log=info samples=10 nodes=2 scenario=hog";
+            b"bench=syscall,yield cpus=8 seed=7 accel=icount exit=1 log=info samples=10 nodes=2 scenario=hog \
+              policy=worst";
         let expected = Config {
             benches: std::vec!["syscall".into(), "yield".into()],
             scenario: Some("hog".into()),
@@ -119,6 +126,7 @@ mod tests {
             accel: Accel::Icount,
             at_end: AtEnd::Exit,
             samples: Some(10),
+            policy: Policy::Worst,
         };
         assert_eq!(Config::parse(line).unwrap(), expected);
         assert_eq!(Config::parse(b"").unwrap(), Config::default());
@@ -141,6 +149,7 @@ mod tests {
             ("exit=1 exit=1", "exit=1"),
             ("cpus=0", "cpus=0"),
             ("samples=0", "samples=0"),
+            ("policy=wurst", "split-poller"),
         ] {
             let error = Config::parse(line.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(part), "{line}: {error}");

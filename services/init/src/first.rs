@@ -1,5 +1,6 @@
 //! `init` on the first core: brings the machine up and does what the command line asks for.
 
+use core::arch::x86_64::{__cpuid_count, CpuidResult};
 use core::sync::atomic::Ordering;
 
 use alloc::format;
@@ -165,7 +166,11 @@ impl System {
 fn discover(env: &Env, boot: &BootInfo) -> Topology {
     let info = env.info();
     let firmware = Firmware::new(info.device_caps);
-    let found = skb::discover(boot.rsdp(), &firmware, ApicId(info.apic_id));
+    let cpuid = |leaf, subleaf| {
+        let CpuidResult { eax, ebx, ecx, edx } = __cpuid_count(leaf, subleaf);
+        [eax, ebx, ecx, edx]
+    };
+    let found = skb::discover(boot.rsdp(), &firmware, cpuid, ApicId(info.apic_id));
     for complaint in found.complaints.as_slice() {
         println!("firmware: {complaint}");
     }
@@ -339,7 +344,8 @@ fn start_cores(
 
 /// Runs what the command line asks for.
 fn work(env: &Env, streams: &mut Streams, config: &Config, cores: usize, nodes: usize) -> GuestExit {
-    let mut args = format!("accel={} cores={cores} nodes={nodes} seed={}", config.accel, config.seed);
+    let Config { accel, seed, policy, .. } = config;
+    let mut args = format!("accel={accel} cores={cores} nodes={nodes} seed={seed} policy={policy}");
     if let Some(samples) = config.samples {
         args.push_str(&format!(" samples={samples}"));
     }

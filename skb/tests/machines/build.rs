@@ -1,6 +1,7 @@
 //! Builds ACPI tables and puts them into a physical memory.
 
 use boot_info::{PhysAddr, PhysMemory, Unreadable};
+use skb::cpuid::Registers;
 use skb::{ApicId, Discovery, discover};
 
 pub(crate) const RSDP: u64 = 0xf_5a80;
@@ -30,8 +31,17 @@ impl PhysMemory for Pieces {
 
 impl Pieces {
     pub(crate) fn discover(&self, boot: u32) -> Discovery {
-        discover(Some(PhysAddr::new(RSDP)), self, ApicId(boot))
+        self.discover_with(boot, no_cpuid)
     }
+
+    pub(crate) fn discover_with(&self, boot: u32, cpuid: impl Fn(u32, u32) -> Registers) -> Discovery {
+        discover(Some(PhysAddr::new(RSDP)), self, cpuid, ApicId(boot))
+    }
+}
+
+/// A core whose CPUID has no leaf.
+pub(crate) fn no_cpuid(_leaf: u32, _subleaf: u32) -> Registers {
+    [0; 4]
 }
 
 /// Makes the byte at `at` such that all sum up to zero.
@@ -121,6 +131,75 @@ pub(crate) fn slit(localities: u64, matrix: &[u8]) -> Vec<u8> {
     let mut body = localities.to_le_bytes().to_vec();
     body.extend(matrix);
     table(b"SLIT", 1, &body)
+}
+
+fn structure(kind: u16, body: &[u8]) -> Vec<u8> {
+    let mut structure = kind.to_le_bytes().to_vec();
+    structure.extend([0; 2]);
+    structure.extend((8 + body.len() as u32).to_le_bytes());
+    structure.extend(body);
+    structure
+}
+
+pub(crate) fn proximity(memory: u32, initiator: Option<u32>) -> Vec<u8> {
+    let mut body = u16::from(initiator.is_some()).to_le_bytes().to_vec();
+    body.extend([0; 2]);
+    body.extend(initiator.unwrap_or(0).to_le_bytes());
+    body.extend(memory.to_le_bytes());
+    body.extend([0; 20]);
+    structure(0, &body)
+}
+
+/// Numbers of quantities, as the HMAT has them.
+pub(crate) const ACCESS_LATENCY: u8 = 0;
+pub(crate) const READ_LATENCY: u8 = 1;
+pub(crate) const ACCESS_BANDWIDTH: u8 = 3;
+pub(crate) const WRITE_BANDWIDTH: u8 = 5;
+
+pub(crate) fn locality(
+    quantity: u8,
+    unit: u64,
+    initiators: &[u32],
+    targets: &[u32],
+    entries: &[u16],
+) -> Vec<u8> {
+    let mut body = vec![0, quantity, 0, 0];
+    body.extend((initiators.len() as u32).to_le_bytes());
+    body.extend((targets.len() as u32).to_le_bytes());
+    body.extend([0; 4]);
+    body.extend(unit.to_le_bytes());
+    body.extend(initiators.iter().chain(targets).flat_map(|domain| domain.to_le_bytes()));
+    body.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
+    structure(1, &body)
+}
+
+pub(crate) fn memory_cache(domain: u32, size: u64, attributes: u32) -> Vec<u8> {
+    let mut body = domain.to_le_bytes().to_vec();
+    body.extend([0; 4]);
+    body.extend(size.to_le_bytes());
+    body.extend(attributes.to_le_bytes());
+    body.extend([0; 4]);
+    structure(2, &body)
+}
+
+pub(crate) fn hmat(revision: u8, structures: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    body.extend(structures.concat());
+    table(b"HMAT", revision, &body)
+}
+
+/// An HMAT for [`ordinary`].
+pub(crate) fn ordinary_hmat() -> Vec<u8> {
+    hmat(
+        2,
+        &[
+            proximity(0, Some(0)),
+            proximity(1, Some(1)),
+            locality(ACCESS_LATENCY, 1000, &[0, 1], &[0, 1], &[80, 140, 140, 80]),
+            locality(ACCESS_BANDWIDTH, 100, &[0, 1], &[0, 1], &[200, 100, 100, 200]),
+            memory_cache(1, 64 << 20, 0x40_1111),
+        ],
+    )
 }
 
 pub(crate) fn rsdp(revision: u8, rsdt: u32, xsdt: u64) -> Vec<u8> {

@@ -45,6 +45,27 @@ fn assert_holds_together(topology: &Topology, boot: ApicId) {
         let own = (!node.memory.is_empty()).then_some(node.id);
         assert!(own.is_none() || topology.nearest_memory(node.id) == own);
     }
+    for node in nodes {
+        assert!(node.initiator.is_none_or(|initiator| topology.cores_of(initiator).next().is_some()));
+        assert!(node.caches.is_sorted_by(|a, b| a.level < b.level));
+        assert!(node.caches.iter().all(|cache| cache.level > 0 && cache.size > 0));
+        for other in nodes {
+            let route = topology.route(node.id, other.id).expect("both exist");
+            for speed in [route.read, route.write] {
+                assert!(speed.latency.is_none_or(|latency| (1..1 << 32).contains(&latency.0)));
+                assert!(speed.bandwidth != Some(0));
+            }
+        }
+    }
+    for core in cores {
+        assert!(topology.siblings(core.id).any(|sibling| sibling == core.id));
+        let place = topology.position(core.id).expect("it exists");
+        assert!(topology.packages().contains(&place.package));
+        for &cache in topology.caches() {
+            assert!(cache.level > 0 && cache.size > 0 && cache.line > 0);
+            assert!(topology.sharers(core.id, cache).any(|sharer| sharer == core.id));
+        }
+    }
     all.sort();
     assert!(all.is_sorted_by(|a, b| a.end() <= b.base()), "memory is on one node only");
     assert!(nodes.is_sorted_by_key(|node| node.domain));
@@ -80,14 +101,30 @@ impl PhysMemory for Restless<'_> {
     }
 }
 
-fn busy() -> [Vec<u8>; 3] {
+fn plain() -> [Vec<u8>; 4] {
+    let [madt, srat, slit] = ordinary();
+    [madt, srat, slit, ordinary_hmat()]
+}
+
+fn busy() -> [Vec<u8>; 4] {
     let mut cores: Vec<_> = (0..6).map(|apic| local_apic(apic, ENABLED)).collect();
     cores.extend((300..304).map(|apic| local_x2apic(apic, ENABLED)));
     cores.push(vec![1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
     let mut affinities: Vec<_> = (0..6).map(|apic| apic_affinity(apic, (apic / 2).into(), ENABLED)).collect();
     affinities.extend((300..304).map(|apic| x2apic_affinity(apic, apic % 3, ENABLED)));
     affinities.extend((0..3).map(|node| memory_affinity(node, u64::from(node) * GIB, GIB, ENABLED)));
-    [madt(&cores), srat(3, &affinities), slit(3, &[10, 12, 14, 12, 10, 16, 14, 16, 10])]
+    let hmat = hmat(
+        2,
+        &[
+            locality(READ_LATENCY, 500, &[0, 2, 1], &[2, 1, 0], &[9, 8, 7, 0, 5, 4, 3, 0xffff, 1]),
+            memory_cache(1, 1 << 20, 0x40_1122),
+            memory_cache(1, 1 << 21, 0x40_1112),
+            proximity(2, Some(0)),
+            proximity(1, None),
+            locality(WRITE_BANDWIDTH, 64, &[1], &[0, 1, 2], &[1, 2, 3]),
+        ],
+    );
+    [madt(&cores), srat(3, &affinities), slit(3, &[10, 12, 14, 12, 10, 16, 14, 16, 10]), hmat]
 }
 
 proptest! {
@@ -95,9 +132,9 @@ proptest! {
 
     #[test]
     fn damaged_tables_are_survived(
-        base in prop_oneof![Just(ordinary()), Just(busy())],
-        damage in proptest::collection::vec((0usize..3, 36usize..400, any::<u8>()), 0..10),
-        cut in proptest::option::of((0usize..3, 0usize..300)),
+        base in prop_oneof![Just(plain()), Just(busy())],
+        damage in proptest::collection::vec((0usize..4, 36usize..400, any::<u8>()), 0..10),
+        cut in proptest::option::of((0usize..4, 0usize..300)),
         boot in 0u32..12,
     ) {
         let mut tables = base;
@@ -124,7 +161,7 @@ proptest! {
 
     #[test]
     fn damaged_memory_is_survived(
-        damage in proptest::collection::vec((0usize..5, 0usize..400, any::<u8>()), 1..6),
+        damage in proptest::collection::vec((0usize..6, 0usize..400, any::<u8>()), 1..6),
         sealed in any::<bool>(),
     ) {
         let mut pieces = memory(&busy());
@@ -147,18 +184,19 @@ proptest! {
     ) {
         let pieces = memory(&busy());
         let restless = Restless { pieces: &pieces, changes: &changes, readings: Cell::new(0) };
-        check(&skb::discover(Some(PhysAddr::new(RSDP)), &restless, ApicId(0)), ApicId(0));
+        check(&skb::discover(Some(PhysAddr::new(RSDP)), &restless, no_cpuid, ApicId(0)), ApicId(0));
     }
 
     #[test]
     fn random_bodies_are_survived(
-        bodies in proptest::array::uniform3(proptest::collection::vec(
+        bodies in proptest::array::uniform4(proptest::collection::vec(
             prop_oneof![3 => 0u8..20, 1 => any::<u8>()], 0..400,
         )),
         boot in any::<u32>(),
     ) {
-        let [a, b, c] = bodies;
-        let tables = [table(b"APIC", 3, &a), table(b"SRAT", 3, &b), table(b"SLIT", 1, &c)];
+        let [a, b, c, d] = bodies;
+        let tables =
+            [table(b"APIC", 3, &a), table(b"SRAT", 3, &b), table(b"SLIT", 1, &c), table(b"HMAT", 2, &d)];
         check(&memory(&tables).discover(boot), ApicId(boot));
     }
 
@@ -166,21 +204,78 @@ proptest! {
     fn random_memory_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let pieces = Pieces(vec![(RSDP, bytes)]);
         check(&pieces.discover(0), ApicId(0));
-        let found = skb::discover(Some(PhysAddr::new(u64::MAX)), &pieces, ApicId(1));
+        let found = skb::discover(Some(PhysAddr::new(u64::MAX)), &pieces, no_cpuid, ApicId(1));
         check(&found, ApicId(1));
     }
 
     #[test]
     fn tables_without_a_header_are_survived(
-        bytes in proptest::array::uniform3(proptest::option::of(
+        bytes in proptest::array::uniform4(proptest::option::of(
             proptest::collection::vec(any::<u8>(), 0..120),
         )),
     ) {
-        let [madt, srat, slit] = bytes;
+        let [madt, srat, slit, hmat] = bytes;
         let mut complaints = Complaints::default();
-        let facts = Facts::from_tables(&Tables { madt, srat, slit }, &mut complaints);
+        let facts = Facts::from_tables(&Tables { madt, srat, slit, hmat }, &mut complaints);
         let topology = Topology::from_facts(&facts, ApicId(7), &mut complaints);
         assert_holds_together(&topology, ApicId(7));
+    }
+
+    /// The structures of an HMAT with the right lengths but anything else in them, on a machine that is in order.
+    #[test]
+    fn random_structures_of_the_hmat_are_survived(
+        structures in proptest::collection::vec(
+            (0u8..4, proptest::collection::vec(prop_oneof![4 => 0u8..4, 1 => any::<u8>()], 0..120)),
+            0..8,
+        ),
+        revision in 0u8..4,
+    ) {
+        let [madt, srat, slit, _] = busy();
+        let structures: Vec<_> = structures
+            .into_iter()
+            .map(|(kind, body)| {
+                let length = 8 + body.len() as u32;
+                [&[kind, 0, 0, 0], &length.to_le_bytes()[..], &body].concat()
+            })
+            .collect();
+        check(&memory(&[madt, srat, slit, hmat(revision, &structures)]).discover(0), ApicId(0));
+    }
+
+    /// Matrices in which all fits, with any values.
+    #[test]
+    fn random_matrices_are_survived(
+        matrices in proptest::collection::vec(
+            (0u8..7, prop_oneof![0u64..2000, any::<u64>()], proptest::collection::vec(any::<u16>(), 12)),
+            0..8,
+        ),
+    ) {
+        let [madt, srat, slit, _] = busy();
+        let structures: Vec<_> = matrices
+            .iter()
+            .map(|(quantity, unit, entries)| locality(*quantity, *unit, &[0, 1, 2], &[0, 1, 2, 7], entries))
+            .collect();
+        let found = memory(&[madt, srat, slit, hmat(2, &structures)]).discover(0);
+        check(&found, ApicId(0));
+    }
+
+    #[test]
+    fn a_cpuid_that_says_anything_is_survived(
+        answers in proptest::collection::vec(any::<[u32; 4]>(), 1..40),
+        highest in prop_oneof![0u32..0x30, any::<u32>()],
+        small in any::<bool>(),
+    ) {
+        let cpuid = |leaf: u32, subleaf: u32| {
+            let [a, b, c, d] = answers[(leaf as usize * 7 + subleaf as usize) % answers.len()];
+            match leaf {
+                0 => [highest, b, c, d],
+                0x8000_0000 => [0x8000_0020, b, c, d],
+                _ if small => [a & 0x1f, b & 0x3ff, c & 0x7ff, d & 1],
+                _ => [a, b, c, d],
+            }
+        };
+        let found = memory(&plain()).discover_with(0, cpuid);
+        check(&found, ApicId(0));
+        prop_assert_eq!(Topology::decode(&found.topology.encode()), Ok(found.topology));
     }
 
     #[test]

@@ -2,9 +2,13 @@
 
 mod acpi_crate;
 mod build;
+mod cpuid;
+mod hmat;
 mod hostile;
 mod madt_oracle;
+mod place;
 mod qemu;
 mod search;
 mod tables;
 mod topology;
+mod wire;

@@ -30,7 +30,7 @@ fn machine(areas: &[(u64, usize)], bytes: &[(u64, Vec<u8>)]) -> Pieces {
 }
 
 fn search(pieces: &Pieces) -> Discovery {
-    discover(None, pieces, ApicId(0))
+    discover(None, pieces, no_cpuid, ApicId(0))
 }
 
 #[track_caller]
@@ -104,7 +104,7 @@ fn pages_that_cannot_be_read_are_passed_over() {
 #[test]
 fn one_that_was_given_is_not_searched_for() {
     let pieces = machine(&[(BIOS, BIOS_SIZE)], &[(BIOS, sound())]);
-    let given = discover(Some(PhysAddr::new(BIOS + 0x40)), &pieces, ApicId(0));
+    let given = discover(Some(PhysAddr::new(BIOS + 0x40)), &pieces, no_cpuid, ApicId(0));
     assert!(given.complaints.to_string().starts_with("what lies at 0xe0040 is no ACPI root pointer"));
     assert_eq!(given.topology, Topology::flat(ApicId(0)));
 }

@@ -275,7 +275,7 @@ fn a_matrix_too_small_or_cut_off_is_left_out() {
 
 #[test]
 fn nothing_known_is_one_core_on_one_node() {
-    let found = skb::discover(None, &Pieces::default(), ApicId(3));
+    let found = skb::discover(None, &Pieces::default(), no_cpuid, ApicId(3));
     assert_eq!(found.topology, Topology::flat(ApicId(3)));
     assert_eq!(apics(&found), [3]);
     assert_eq!(found.topology.nodes()[0].memory, [range(0, PHYSICAL_LIMIT)]);

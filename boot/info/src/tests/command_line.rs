@@ -8,8 +8,8 @@ use log::LevelFilter;
 use proptest::prelude::*;
 
 use crate::{
-    Accelerator, CommandLine, CommandLineError, LongCommandLine, MAX_COMMAND_LINE, Names, Setting, Settings,
-    Word, Words,
+    Accelerator, CommandLine, CommandLineError, LongCommandLine, MAX_COMMAND_LINE, Names, POLICIES, Setting,
+    Settings, Word, Words,
 };
 
 fn line(text: &str) -> CommandLine {
@@ -41,7 +41,7 @@ fn words_are_split_at_white_space() {
 fn every_setting_has_its_type() {
     let line = line(
         "bench=syscall,yield cpus=8 seed=0x2a log=info scenario=vectors \
-                     nodes=2 accel=icount samples=40 exit=1",
+                     nodes=2 accel=icount samples=40 policy=worst exit=1",
     );
     let settings: Vec<_> = line.settings().map(|setting| setting.expect("well-formed")).collect();
     let [Setting::Bench(bench), rest @ ..] = settings.as_slice() else {
@@ -58,6 +58,7 @@ fn every_setting_has_its_type() {
             Setting::Nodes(NonZero::new(2).expect("not zero")),
             Setting::Accel(Accelerator::Icount),
             Setting::Samples(NonZero::new(40).expect("not zero")),
+            Setting::Policy("worst"),
             Setting::Exit,
         ]
     );
@@ -90,6 +91,14 @@ fn every_accelerator_has_its_word() {
 }
 
 #[test]
+fn every_policy_has_its_word() {
+    for policy in POLICIES {
+        let text = String::from("policy=") + policy;
+        assert_eq!(Settings::new(text.as_bytes()).next(), Some(Ok(Setting::Policy(policy))));
+    }
+}
+
+#[test]
 fn the_end_of_the_machine_is_seen_on_a_wrong_line() {
     for text in ["exit=1", "cpus=0 colour=red exit=1", "exit=1 exit=1", "exit=now"] {
         assert!(line(text).ends_machine(), "{text}");
@@ -110,7 +119,7 @@ fn a_wrong_word_is_named() {
     says(
         b"benhc=syscall",
         "\"benhc=syscall\" on the command line has an unknown key; there are bench, scenario, cpus, nodes, seed, \
-         accel, samples, log and exit",
+         accel, samples, policy, log and exit",
     );
     says(b"seed=1 log=info seed=1", "\"seed=1\" on the command line has the key of an earlier word");
     says(b"seed=-1", "\"seed=-1\" on the command line needs a number from 0 to 18446744073709551615");
@@ -123,6 +132,12 @@ fn a_wrong_word_is_named() {
     says(b"samples=many", "\"samples=many\" on the command line needs a number from 1 to 1048576");
     says(b"samples=1048577", "\"samples=1048577\" on the command line needs a number from 1 to 1048576");
     says(b"accel=native", "\"accel=native\" on the command line needs one of icount, tcg and kvm");
+    for value in ["wurst", "Worst", "producer,consumer"] {
+        let word = String::from("policy=") + value;
+        let valid = "needs one of producer, consumer, split-poller, interleave, worst, creator, split-writer, \
+                     consumer-data, random and auto";
+        says(word.as_bytes(), &std::format!("\"{word}\" on the command line {valid}"));
+    }
     for value in ["0", "2", "yes"] {
         let word = String::from("exit=") + value;
         let advice = "needs the value 1; to keep the system up, leave the word out";
@@ -197,7 +212,7 @@ proptest! {
     #[test]
     fn settings_never_panic(
         words in proptest::collection::vec(
-            "(bench|cpus|nodes|seed|accel|samples|log|exit|scenario|x)?=?[a-z0-9,=x+-]{0,22}",
+            "(bench|cpus|nodes|seed|accel|samples|policy|log|exit|scenario|x)?=?[a-z0-9,=x+-]{0,22}",
             0..12,
         ),
     ) {
