@@ -17,7 +17,7 @@ use core::fmt;
 use crate::error::{SendError, Violation};
 use crate::line::{Line, WORDS};
 use crate::message::{
-    BURST_SHIFT, CAPABILITIES_SHIFT, Header, Kind, MAX_BURST, Message, PAYLOAD_BYTES, PAYLOAD_WORDS, length,
+    BURST_SHIFT, Header, Kind, LENGTH_SHIFT, MAX_BURST, Message, PAYLOAD_BYTES, PAYLOAD_WORDS, length,
 };
 use crate::outbox::{Outbox, control, sleep};
 use crate::primitive::{Ordering, Side, Site};
@@ -96,11 +96,14 @@ impl<'m, const N: usize> Endpoint<'m, N> {
             state: State {
                 own,
                 peer,
-                kinds_below: Cell::new(accepts.kinds_below.0),
-                capabilities: u32::from(accepts.capabilities),
+                peer_ring: &peer.ring,
+                counts: Cell::new(0),
+                credits: Cell::new(Outbox::<N>::LINES as u32),
+                plain_kinds: Cell::new(accepts.kinds_below.0),
+                kinds_below: accepts.kinds_below.0,
+                capabilities: accepts.capabilities,
+                is_calm: Cell::new(false),
                 sent: Cell::new(0),
-                limit: Cell::new(Outbox::<N>::LINES as u64),
-                taken: Cell::new(0),
                 told: Cell::new(0),
                 line_taken: Cell::new(0),
                 line_sent: Cell::new(0),
@@ -160,17 +163,46 @@ impl<'m, const N: usize> Endpoint<'m, N> {
     ///
     /// No notification is lost if blocking returns at once when one has come since this call.
     pub fn prepare_sleep(&mut self, until: Until) -> Option<Asleep<'_, 'm, N>> {
+        if self.fall_asleep(until) { Some(Asleep { state: &self.state }) } else { None }
+    }
+
+    /// [`prepare_sleep`](Self::prepare_sleep) for a sleep that lasts longer than a borrow, such as that of one
+    /// channel among many: false, and awake, if there is something to do already; otherwise asleep until
+    /// [`wake_up`](Self::wake_up). Whoever is asleep already falls asleep anew, and is notified anew.
+    pub fn fall_asleep(&mut self, until: Until) -> bool {
+        self.wake_up();
         self.state.raise_sleep_generation();
         // Ordering: SeqCst fence, pairs with the one in `must_notify`: either the look below sees what the
         // peer stored, or the peer sees the generation.
         Site::Sleep.settle(Side::Acquire);
-        let asleep = Asleep { state: &self.state };
-        let ready = match until {
+        let ready = self.is_ready(until);
+        if ready {
+            self.wake_up();
+        }
+        !ready
+    }
+
+    /// Tells the peer that no notification is needed any more. Does nothing while awake.
+    pub fn wake_up(&mut self) {
+        if self.state.sleep_generation.get() % 2 == 1 {
+            self.state.raise_sleep_generation();
+        }
+    }
+
+    /// Whether [`try_recv`](Self::try_recv) would find a message or a violation. It looks at one line, and not
+    /// at whether the peer is still there.
+    #[inline]
+    pub fn is_news(&self) -> bool {
+        self.state.is_line_news()
+    }
+
+    /// Whether what a sleeper would wait for is there, or the end of the channel.
+    pub fn is_ready(&mut self, until: Until) -> bool {
+        match until {
             Until::Message => self.state.is_news(),
             Until::Credit => self.state.is_room(),
             Until::Either => self.state.is_news() || self.state.is_room(),
-        };
-        if ready { None } else { Some(asleep) }
+        }
     }
 
     /// Whether the peer sleeps and must be notified, now, that there are new messages, credits, or the end of
@@ -182,12 +214,17 @@ impl<'m, const N: usize> Endpoint<'m, N> {
 
     /// How the peer broke the protocol, if it did.
     pub fn violation(&self) -> Option<Violation> {
-        self.state.broken.get()
+        self.state.violation()
     }
 
     /// Tells the peer that no more messages come, and returns whether it sleeps and must be notified of it
     /// ([`must_notify`](Self::must_notify)). Dropping the endpoint does the same, for a polling peer.
-    pub fn hang_up(self) -> bool {
+    pub fn hang_up(mut self) -> bool {
+        self.end()
+    }
+
+    /// [`hang_up`](Self::hang_up) for an endpoint that cannot be given up yet. Nothing may be sent afterwards.
+    pub fn end(&mut self) -> bool {
         self.state.hang_up();
         self.state.must_notify()
     }
@@ -247,7 +284,7 @@ impl<const N: usize> Sender<'_, '_, N> {
 
     /// Messages that can be sent before the peer's acknowledgements have to be looked at.
     pub fn credits(&self) -> usize {
-        (self.state.limit.get() - self.state.sent.get()) as usize
+        self.state.credits.get() as usize
     }
 }
 
@@ -278,17 +315,27 @@ impl<const N: usize> Receiver<'_, '_, N> {
 struct State<'m, const N: usize> {
     own: &'m Outbox<N>,
     peer: &'m Outbox<N>,
-    /// The first kind that is not taken; none is once the channel is closed.
-    kinds_below: Cell<u16>,
+    /// The ring of `peer`, to have its address at hand.
+    peer_ring: &'m [Line; N],
+    /// The low bits of the two counts, kept as headers have them: `taken` in bits 0–15, `sent` in bits 16–31.
+    /// With one more sent and the halves swapped it is the lower half of the next header; with one more taken,
+    /// that of the header which the peer sends next if it has taken all messages by then.
+    counts: Cell<u32>,
+    /// Messages that may be sent now: `N` less those that the peer has not acknowledged.
+    credits: Cell<u32>,
+    /// Kinds below this one are taken without looking closely. The limit of the channel, or none: while
+    /// acknowledgements in headers are older than the line's, and once the channel is closed.
+    plain_kinds: Cell<u16>,
+    /// The first kind that is not taken.
+    kinds_below: u16,
     /// The most capabilities that a message may announce.
-    capabilities: u32,
+    capabilities: u8,
+    /// Whether a line that was not written since it was taken means nothing but that there is no message:
+    /// not in the first lap, when lines are empty, nor within a burst.
+    is_calm: Cell<bool>,
     /// Messages sent.
     sent: Cell<u64>,
-    /// Messages that may be sent: those that the peer acknowledged and `N` more.
-    limit: Cell<u64>,
-    /// Messages taken from the peer.
-    taken: Cell<u64>,
-    /// The value of `taken` last stored on the own acknowledgement line.
+    /// The count of taken messages last stored on the own acknowledgement line: less than an interval behind.
     told: Cell<u64>,
     /// The highest acknowledgement seen on the peer's acknowledgement line.
     line_taken: Cell<u64>,
@@ -304,6 +351,21 @@ struct State<'m, const N: usize> {
     notified: Cell<u64>,
 }
 
+/// What a close look at a line found.
+enum Found {
+    Message,
+    Nothing,
+    Violation,
+}
+
+/// One message in [`State::counts`].
+const ONE_TAKEN: u32 = 1;
+const ONE_SENT: u32 = 1 << 16;
+
+/// The upper half of a header is below this if the length is good and there are neither capabilities nor a burst,
+/// which lie above the length.
+const PLAIN_BELOW: u64 = (PAYLOAD_BYTES as u64 + 1) << LENGTH_SHIFT;
+
 impl<const N: usize> State<'_, N> {
     /// Messages taken between two stores to the acknowledgement line.
     const INTERVAL: u64 = if N >= 4 { N as u64 / 4 } else { 1 };
@@ -312,31 +374,70 @@ impl<const N: usize> State<'_, N> {
     /// being filled.
     const BURST: usize = if N / 2 < MAX_BURST { N / 2 } else { MAX_BURST };
 
+    /// Messages taken from the peer.
+    #[inline(always)]
+    fn taken(&self) -> u64 {
+        let told = self.told.get();
+        told + u64::from((self.counts.get() as u16).wrapping_sub(told as u16))
+    }
+
+    /// Keeps the counts for the headers.
+    fn set_counts(&self, sent: u64, taken: u64) {
+        self.sent.set(sent);
+        self.counts.set(u32::from(sent as u16) * ONE_SENT + u32::from(taken as u16) * ONE_TAKEN);
+    }
+
+    /// Messages sent that the peer has acknowledged.
+    fn acknowledged(&self) -> u64 {
+        self.sent.get() + u64::from(self.credits.get()) - N as u64
+    }
+
     #[inline(always)]
     fn send(&self, message: &Message) -> Result<(), SendError> {
-        let number = self.sent.get() + 1;
-        if number > self.limit.get() {
-            self.collect()?;
+        let (credits, none) = self.credits.get().overflowing_sub(1);
+        self.credits.set(credits);
+        if none {
+            return self.send_without_credits(*message);
         }
-        self.sent.set(number);
-        let line = &self.own.ring[number as usize % N];
+        self.put(message);
+        Ok(())
+    }
+
+    /// Stores the next message, for which a credit was taken.
+    #[inline(always)]
+    fn put(&self, message: &Message) {
+        // Wraps around without touching the other half, which is below.
+        let counts = self.counts.get().wrapping_add(ONE_SENT);
+        self.counts.set(counts);
+        self.sent.set(self.sent.get() + 1);
+        let header = counts.rotate_left(16);
+        let line = &self.own.ring[header as usize % N];
         store_payload(line, message);
-        let header = Header::join(number as u16, self.taken.get() as u16, message.info);
-        // Ordering: Release, pairs with the fence in `receive`. It puts before the header the payload that
-        // was just stored, and the copies of all messages that the header acknowledges.
-        Site::Message.publish(&line.words[HEADER], header);
+        // Ordering: Release, pairs with the fence in `get`. It puts before the header the payload that was
+        // just stored, and the copies of all messages that the header acknowledges.
+        Site::Message.publish(&line.words[HEADER], u64::from(header) | u64::from(message.info) << 32);
+    }
+
+    /// Looks for acknowledgements and sends `message`, after a credit too many was taken.
+    #[cold]
+    #[inline(never)]
+    fn send_without_credits(&self, message: Message) -> Result<(), SendError> {
+        self.credits.set(0);
+        self.collect()?;
+        self.credits.set(self.credits.get() - 1);
+        self.put(&message);
         Ok(())
     }
 
     fn send_burst(&self, messages: &[Message]) -> Result<usize, SendError> {
         let Some(first) = messages.first() else { return Ok(0) };
         let wanted = messages.len().min(Self::BURST);
-        let sent = self.sent.get();
-        if self.limit.get() - sent < wanted as u64 {
+        if (self.credits.get() as usize) < wanted {
             self.collect()?;
         }
-        let count = wanted.min((self.limit.get() - sent) as usize);
-        let acknowledged = self.taken.get() as u16;
+        let count = wanted.min(self.credits.get() as usize);
+        let (sent, taken) = (self.sent.get(), self.taken());
+        let acknowledged = taken as u16;
         for (index, message) in messages[..count].iter().enumerate().skip(1).rev() {
             let number = sent + 1 + index as u64;
             let line = &self.own.ring[number as usize % N];
@@ -349,9 +450,10 @@ impl<const N: usize> State<'_, N> {
         let line = &self.own.ring[number as usize % N];
         store_payload(line, first);
         let info = first.info | (count as u32 - 1) << BURST_SHIFT;
-        // Ordering: Release, pairs with the fence in `receive`, as in `send`, and for all lines of the burst.
+        // Ordering: Release, pairs with the fence in `get`, as in `put`, and for all lines of the burst.
         Site::Message.publish(&line.words[HEADER], Header::join(number as u16, acknowledged, info));
-        self.sent.set(sent + count as u64);
+        self.set_counts(sent + count as u64, taken);
+        self.credits.set(self.credits.get() - count as u32);
         Ok(count)
     }
 
@@ -363,7 +465,7 @@ impl<const N: usize> State<'_, N> {
             return Err(SendError::Broken(violation));
         }
         let line = &self.peer.acknowledgement.0.words;
-        let acknowledged = line[control::TAKEN].load(Ordering::Relaxed);
+        let line_taken = line[control::TAKEN].load(Ordering::Relaxed);
         // Ordering: Acquire fence, pairs with the Release store in `acknowledge`: lines that are
         // acknowledged were copied before they are stored to again, and the count of sent messages loaded
         // next is not older than the acknowledgement.
@@ -373,52 +475,105 @@ impl<const N: usize> State<'_, N> {
             return Err(SendError::HungUp);
         }
 
-        let (sent, taken) = (self.sent.get(), self.taken.get());
-        if acknowledged > sent {
+        let (sent, taken) = (self.sent.get(), self.taken());
+        if line_taken > sent {
             return Err(SendError::Broken(self.close(Violation::AcknowledgedAhead {
                 sent: sent as u16,
-                acknowledged: acknowledged as u16,
+                acknowledged: line_taken as u16,
             })));
         }
-        if acknowledged < self.line_taken.get() {
+        if line_taken < self.line_taken.get() {
             return Err(SendError::Broken(self.close(Violation::AcknowledgedBackwards {
                 before: self.line_taken.get() as u16,
-                acknowledged: acknowledged as u16,
+                acknowledged: line_taken as u16,
             })));
         }
         if line_sent < self.line_sent.get() || line_sent > taken + N as u64 {
             return Err(SendError::Broken(self.close(Violation::Position { taken, claimed: line_sent })));
         }
-        self.line_taken.set(acknowledged);
+        self.line_taken.set(line_taken);
         self.line_sent.set(line_sent);
-        self.limit.set(self.limit.get().max(acknowledged + N as u64));
-        if self.limit.get() == sent { Err(SendError::Full) } else { Ok(()) }
+        if line_sent > taken {
+            self.plain_kinds.set(0);
+        }
+        // At most N, since at most that many are in flight.
+        let more = line_taken.saturating_sub(self.acknowledged());
+        self.credits.set(self.credits.get() + more as u32);
+        if self.credits.get() == 0 { Err(SendError::Full) } else { Ok(()) }
     }
 
     #[inline(always)]
     fn receive(&self) -> Result<Option<Message>, Violation> {
-        let number = self.taken.get() + 1;
-        let line = &self.peer.ring[number as usize % N];
+        // A carry into the other half comes with the last message of an interval, which is taken closely.
+        let counts = self.counts.get().wrapping_add(ONE_TAKEN);
+        let line = &self.peer_ring[counts as usize % N];
         let header = line.words[HEADER].load(Ordering::Relaxed);
-        if header as u16 != number as u16 {
-            let unchanged = Self::is_unchanged(number, header);
-            if !unchanged || number <= self.burst_end.get() {
-                return Err(self.missing(number, header as u16, unchanged));
-            }
+        // Its upper half, if the lower one is as expected; a larger number otherwise.
+        let found = (header ^ u64::from(counts)).rotate_left(32);
+        let ends_interval = u64::from(counts).is_multiple_of(Self::INTERVAL);
+        if found < PLAIN_BELOW && (found as u16) < self.plain_kinds.get() && !ends_interval {
+            // All that was sent is acknowledged.
+            self.credits.set(N as u32);
+            let message = get(line, found as u32);
+            self.counts.set(counts);
+            return Ok(Some(message));
+        }
+        // A second look is as good as the first, and spares the common case keeping the header. The model
+        // checker, to which it is one more step, tries it as the first look of the next call.
+        let header = if cfg!(loom) { header } else { line.words[HEADER].load(Ordering::Relaxed) };
+        if header as u16 == (counts as u16).wrapping_sub(N as u16) && self.is_calm.get() {
             return Ok(None);
         }
-        // Ordering: Acquire fence, pairs with the Release store in `send` and `send_burst`: the payload
-        // copied next is the one stored before this header; and stores to lines that this header
-        // acknowledges come after their copies.
-        Site::Message.accept();
-        let message = copy(line, header);
-        self.check(number, (header >> 32) as u32)?;
-        self.credit(number, (header >> 16) as u16)?;
-        self.taken.set(number);
-        if number - self.told.get() >= Self::INTERVAL {
-            self.acknowledge();
+        let mut message = Message::new(Kind(0), []);
+        match self.receive_closely(header, &mut message) {
+            Found::Message => Ok(Some(message)),
+            Found::Nothing => Ok(None),
+            Found::Violation => self.violation().map_or(Ok(None), Err),
         }
-        Ok(Some(message))
+    }
+
+    /// Takes the next message into `message`, when `header` is perhaps not that of a plain one in the middle of an
+    /// interval with the latest acknowledgement: nothing is assumed.
+    ///
+    /// The result is small and the message apart from it, so that [`receive`](Self::receive), inlined, keeps a
+    /// plain message in registers.
+    #[cold]
+    #[inline(never)]
+    fn receive_closely(&self, header: u64, message: &mut Message) -> Found {
+        let number = self.taken() + 1;
+        let outcome = match self.broken.get() {
+            Some(violation) => Err(violation),
+            None if header as u16 == number as u16 => self.take(number, header, message),
+            None => self.miss(number, header),
+        };
+        outcome.unwrap_or(Found::Violation)
+    }
+
+    /// How the peer broke the protocol, if it did.
+    #[cold]
+    #[inline(never)]
+    fn violation(&self) -> Option<Violation> {
+        self.broken.get()
+    }
+
+    /// Takes message `number`, which is there.
+    fn take(&self, number: u64, header: u64, message: &mut Message) -> Result<Found, Violation> {
+        let info = (header >> 32) as u32;
+        self.check(number, info)?;
+        // The acknowledgement line has told more than a header that was stored before it.
+        if number > self.line_sent.get() {
+            self.credit((header >> 16) as u16)?;
+        }
+        // The burst is a matter of the ring, not of the message.
+        *message = get(&self.peer_ring[number as usize % N], info & !(u32::MAX << BURST_SHIFT));
+        self.set_counts(self.sent.get(), number);
+        if number.is_multiple_of(Self::INTERVAL) {
+            self.acknowledge(number);
+        }
+        if number >= self.line_sent.get() {
+            self.plain_kinds.set(self.kinds_below);
+        }
+        Ok(Found::Message)
     }
 
     /// Whether the header found where message `number` belongs was there before: in the first lap the line
@@ -428,52 +583,41 @@ impl<const N: usize> State<'_, N> {
         if number > N as u64 { header as u16 == (number - N as u64) as u16 } else { header == 0 }
     }
 
-    /// What is wrong when message `number` is not there, although its line changed or a burst announced it.
-    #[cold]
-    #[inline(never)]
-    fn missing(&self, number: u64, found: u16, unchanged: bool) -> Violation {
-        if let Some(violation) = self.broken.get() {
-            return violation;
+    /// What it means that message `number` is not there, but `header` in its place: nothing, or what is wrong
+    /// if the line changed or a burst announced the message.
+    fn miss(&self, number: u64, header: u64) -> Result<Found, Violation> {
+        let (expected, found) = (number as u16, header as u16);
+        let unchanged = Self::is_unchanged(number, header);
+        if unchanged && number > self.burst_end.get() {
+            self.is_calm.set(number > N as u64);
+            return Ok(Found::Nothing);
         }
-        let expected = number as u16;
-        self.close(if unchanged {
+        Err(self.close(if unchanged {
             // Announced by six bits, so the difference is small.
             Violation::BurstCut { missing: (self.burst_end.get() - number + 1) as u8 }
         } else if (found.wrapping_sub(expected) as i16) < 0 {
             Violation::Replayed { expected, found }
         } else {
             Violation::Skipped { expected, found }
-        })
+        }))
     }
 
     /// Checks the type, length, capabilities and burst of message `number`, the upper half of its header.
-    #[inline(always)]
     fn check(&self, number: u64, info: u32) -> Result<(), Violation> {
-        // The burst lies above the capabilities, so one comparison finds both ordinary.
-        let ordinary = (info as u16) < self.kinds_below.get()
-            && usize::from(length(info)) <= PAYLOAD_BYTES
-            && info >> CAPABILITIES_SHIFT <= self.capabilities;
-        if ordinary { Ok(()) } else { self.check_closely(number, info) }
-    }
-
-    /// The same for a message that begins a burst, or is not as it should be.
-    #[cold]
-    #[inline(never)]
-    fn check_closely(&self, number: u64, info: u32) -> Result<(), Violation> {
-        if let Some(violation) = self.broken.get() {
-            return Err(violation);
-        }
         let Header { kind, length, capabilities, burst, .. } = Header::decode(u64::from(info) << 32);
-        let limit = Kind(self.kinds_below.get());
+        let limit = Kind(self.kinds_below);
         if kind >= limit {
             return Err(self.close(Violation::Kind { kind, limit }));
         }
         if usize::from(length) > PAYLOAD_BYTES {
             return Err(self.close(Violation::Length { bytes: length }));
         }
-        if u32::from(capabilities) > self.capabilities {
-            let limit = self.capabilities as u8;
+        if capabilities > self.capabilities {
+            let limit = self.capabilities;
             return Err(self.close(Violation::Capabilities { count: capabilities, limit }));
+        }
+        if burst == 0 {
+            return Ok(());
         }
         if number <= self.burst_end.get() {
             return Err(self.close(Violation::BurstNested { lines: burst }));
@@ -482,47 +626,35 @@ impl<const N: usize> State<'_, N> {
             return Err(self.close(Violation::BurstTooLong { lines: burst }));
         }
         self.burst_end.set(number + u64::from(burst));
+        self.is_calm.set(false);
         Ok(())
     }
 
-    /// Takes over the acknowledgement in the header of message `number`.
-    #[inline(always)]
-    fn credit(&self, number: u64, ack: u16) -> Result<(), Violation> {
-        // The acknowledgement line has told more than this header, which was stored before it.
-        if number <= self.line_sent.get() {
-            return Ok(());
-        }
-        let (sent, acknowledged) = (self.sent.get(), self.limit.get() - N as u64);
+    /// Takes over the acknowledgement in a header.
+    fn credit(&self, ack: u16) -> Result<(), Violation> {
+        let (sent, acknowledged) = (self.sent.get(), self.acknowledged());
         let more = ack.wrapping_sub(acknowledged as u16);
         if u64::from(more) <= sent - acknowledged {
-            self.limit.set(self.limit.get() + u64::from(more));
+            self.credits.set(self.credits.get() + u32::from(more));
             return Ok(());
         }
-        Err(self.unbelievable(ack))
-    }
-
-    /// What is wrong with an acknowledgement that is not between the last one and the messages sent.
-    #[cold]
-    #[inline(never)]
-    fn unbelievable(&self, ack: u16) -> Violation {
-        let (sent, before) = (self.sent.get() as u16, (self.limit.get() - N as u64) as u16);
-        self.close(if (ack.wrapping_sub(before) as i16) < 0 {
+        let (sent, before) = (sent as u16, acknowledged as u16);
+        Err(self.close(if (more as i16) < 0 {
             Violation::AcknowledgedBackwards { before, acknowledged: ack }
         } else {
             Violation::AcknowledgedAhead { sent, acknowledged: ack }
-        })
+        }))
     }
 
-    /// Tells on the acknowledgement line what was taken. Messages that go the other way tell it too, but the
-    /// peer may not be reading them; as long as it does not look at this line, storing here costs nothing.
-    #[inline(never)]
-    fn acknowledge(&self) {
+    /// Tells on the acknowledgement line that `taken` messages were. Messages that go the other way tell it too,
+    /// but the peer may not be reading them; as long as it does not look at this line, storing here costs nothing.
+    fn acknowledge(&self, taken: u64) {
         let line = &self.own.acknowledgement.0.words;
         line[control::SENT].store(self.sent.get(), Ordering::Relaxed);
         // Ordering: Release, pairs with the fence in `collect`: the copies of the lines acknowledged, and
         // the count of sent messages, come before.
-        Site::Acknowledgement.publish(&line[control::TAKEN], self.taken.get());
-        self.told.set(self.taken.get());
+        Site::Acknowledgement.publish(&line[control::TAKEN], taken);
+        self.told.set(taken);
     }
 
     fn hang_up(&self) {
@@ -547,18 +679,23 @@ impl<const N: usize> State<'_, N> {
         asleep && self.notified.replace(generation) != generation
     }
 
+    /// Whether `receive` would return something else than nothing.
+    #[inline(always)]
+    fn is_line_news(&self) -> bool {
+        let number = self.taken() + 1;
+        let header = self.peer_ring[number as usize % N].words[HEADER].load(Ordering::Relaxed);
+        self.broken.get().is_some() || !Self::is_unchanged(number, header) || number <= self.burst_end.get()
+    }
+
     /// Whether `receive` would return something else than nothing, or the peer is gone.
     fn is_news(&self) -> bool {
-        let number = self.taken.get() + 1;
-        let header = self.peer.ring[number as usize % N].words[HEADER].load(Ordering::Relaxed);
-        !Self::is_unchanged(number, header)
-            || number <= self.burst_end.get()
+        self.is_line_news()
             || self.peer.acknowledgement.0.words[control::STATE].load(Ordering::Relaxed) != control::OPEN
     }
 
     /// Whether `send` would return something else than `Full`.
     fn is_room(&self) -> bool {
-        self.limit.get() > self.sent.get() || self.collect() != Err(SendError::Full)
+        self.credits.get() > 0 || self.collect() != Err(SendError::Full)
     }
 
     fn is_finished(&self) -> bool {
@@ -568,19 +705,19 @@ impl<const N: usize> State<'_, N> {
         // Ordering: Acquire fence, pairs with the Release store in `hang_up`: the last message is in
         // the ring by now.
         Site::HangUp.accept();
-        let number = self.taken.get() + 1;
-        self.peer.ring[number as usize % N].words[HEADER].load(Ordering::Relaxed) as u16 != number as u16
+        let number = self.taken() + 1;
+        self.peer_ring[number as usize % N].words[HEADER].load(Ordering::Relaxed) as u16 != number as u16
     }
 
     #[cold]
     #[inline(never)]
     fn close(&self, violation: Violation) -> Violation {
         self.broken.set(Some(violation));
-        // No credits, no kinds, and an endless burst: so `send` and `receive` need not look at `broken`
-        // before they meet something unusual.
-        self.limit.set(self.sent.get());
-        self.kinds_below.set(0);
-        self.burst_end.set(u64::MAX);
+        // No credits, no kinds and no calm: so `send` and `receive` need not look at `broken` before they meet
+        // something unusual.
+        self.credits.set(0);
+        self.plain_kinds.set(0);
+        self.is_calm.set(false);
         self.own.acknowledgement.0.words[control::STATE].store(control::BROKEN, Ordering::Relaxed);
         violation
     }
@@ -591,8 +728,8 @@ impl<const N: usize> fmt::Debug for State<'_, N> {
         f.debug_struct("State")
             .field("lines", &N)
             .field("sent", &self.sent.get())
-            .field("limit", &self.limit.get())
-            .field("taken", &self.taken.get())
+            .field("credits", &self.credits.get())
+            .field("taken", &self.taken())
             .field("broken", &self.broken.get())
             .finish_non_exhaustive()
     }
@@ -609,22 +746,24 @@ fn words_to_move(length: usize) -> usize {
 fn store_payload(line: &Line, message: &Message) {
     #[cfg(loom)]
     line.access.storing();
-    for (word, value) in line.words.iter().zip(message.words).take(words_to_move(message.len())) {
-        word.store(value, Ordering::Relaxed);
+    for (word, value) in line.words.iter().zip(&message.words).take(words_to_move(message.len())) {
+        word.store(*value, Ordering::Relaxed);
     }
 }
 
+/// Copies a message whose header was found, and is `info` but for the numbers.
 #[inline(always)]
-fn copy(line: &Line, header: u64) -> Message {
+fn get(line: &Line, info: u32) -> Message {
+    // Ordering: Acquire fence, pairs with the Release store in `put` and `send_burst`: the payload copied next is
+    // the one stored before this header; and stores to lines that this header acknowledges come after their copies.
+    Site::Message.accept();
     #[cfg(loom)]
     line.access.copying();
-    let info = (header >> 32) as u32;
     let mut words = [0; PAYLOAD_WORDS];
     for (value, word) in words.iter_mut().zip(&line.words).take(words_to_move(usize::from(length(info)))) {
         *value = word.load(Ordering::Relaxed);
     }
-    // The burst is a matter of the ring, not of the message.
-    Message { words, info: info & !(u32::MAX << BURST_SHIFT) }
+    Message { words, info }
 }
 
 // The state of two endpoints never shares a line, nor a pair of lines: side by side they would cost each

@@ -9,6 +9,7 @@
 //! - [`stream`]: bytes and text over a channel.
 //! - [`Line`]: 64 bytes of shared memory, eight atomic words; all memory this crate shares is made of them.
 //! - [`logring`]: a lossy, single-writer log in a shared frame, for the CPU driver's messages.
+//! - [`notify`]: notifications from one CPU driver to another: a single-writer ring of table indices.
 //!
 //! The crate needs neither an allocator nor `std`. The `unsafe` constructors that turn an address into
 //! shared lines are all in one module; everything else is checked by the compiler.
@@ -18,6 +19,7 @@
 #![deny(missing_docs)]
 
 pub mod logring;
+pub mod notify;
 pub mod stream;
 
 mod endpoint;

@@ -5,6 +5,7 @@
 use core::fmt;
 
 use crate::line::Line;
+use crate::notify::Ring;
 use crate::outbox::Outbox;
 
 /// Why an address range cannot serve as shared memory.
@@ -86,5 +87,23 @@ pub(crate) unsafe fn outbox<'m, const N: usize>(
     // on a mapped range. Any bit pattern is an `Outbox`, and every byte of it, but for padding that is never
     // accessed, is in an atomic cell, so a shared reference allows the concurrent stores; the caller rules
     // out non-atomic ones.
+    Ok(unsafe { &*base.cast() })
+}
+
+/// The ring of notifications in the `bytes` bytes of shared memory at `base`.
+///
+/// # Errors
+/// [`MemoryError`] if `base` is not 64-byte aligned or `bytes` is less than the size of the ring.
+///
+/// # Safety
+/// As for [`lines`].
+pub(crate) unsafe fn ring<'m, const LINES: usize>(
+    base: *const u8,
+    bytes: usize,
+) -> Result<&'m Ring<LINES>, MemoryError> {
+    check::<Ring<LINES>>(base, bytes, size_of::<Ring<LINES>>())?;
+    // SAFETY: the range is mapped for 'm (caller), aligned, large enough, and not null since `check` passed
+    // on a mapped range. Any bit pattern is a `Ring`, all of whose bytes are in atomic cells, so a shared
+    // reference allows the concurrent stores; the caller rules out non-atomic ones.
     Ok(unsafe { &*base.cast() })
 }

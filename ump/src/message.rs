@@ -53,8 +53,8 @@ pub struct Header {
 }
 
 const KIND_SHIFT: u32 = 0;
-const LENGTH_SHIFT: u32 = 16;
-pub(crate) const CAPABILITIES_SHIFT: u32 = 22;
+pub(crate) const LENGTH_SHIFT: u32 = 16;
+const CAPABILITIES_SHIFT: u32 = 22;
 pub(crate) const BURST_SHIFT: u32 = 26;
 
 /// The length in the upper half of a header word.

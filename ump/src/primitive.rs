@@ -46,6 +46,9 @@ pub enum Site {
     /// The store of the log's magic number after the rest of the header (`logring::Writer::new`), with its
     /// load in `logring::Reader::attach`: a reader that sees the magic number sees the header.
     LogFormat,
+    /// The store of a notification's word (`notify::Writer`), with its load before the entry is signalled
+    /// (`notify::Reader`): who is woken by a notification sees what was stored before it.
+    Notify,
 }
 
 impl Site {

@@ -102,6 +102,30 @@ fn the_sequence_wraps() {
     go_round::<RPC_LINES>();
 }
 
+/// The same with replies, on all phases of the two counts: they share a word.
+#[test]
+fn the_sequences_of_calls_wrap() {
+    fn go_round<const N: usize>(ahead: u64) {
+        let memory = Memory::<N>::new();
+        let (mut client, mut server) = memory.endpoints();
+        for n in 0..ahead {
+            client.try_send(&number(n)).unwrap();
+            assert_eq!(server.try_recv(), Ok(Some(number(n))));
+        }
+        for n in 0..70_000 {
+            client.try_send(&number(n)).unwrap();
+            let request = server.try_recv().unwrap().unwrap();
+            server.try_send(&request).unwrap();
+            assert_eq!(client.try_recv(), Ok(Some(number(n))));
+            assert_eq!(client.split().0.credits(), N);
+        }
+    }
+    for ahead in [0, 1, 65_535] {
+        go_round::<2>(ahead);
+        go_round::<RPC_LINES>(ahead);
+    }
+}
+
 /// Replies carry the acknowledgements: a client that reads its replies never has to look elsewhere.
 #[test]
 fn replies_acknowledge() {

@@ -7,9 +7,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use loom::sync::atomic::Ordering;
 use loom::sync::{Arc, Notify};
 use loom::thread;
 use ump::logring::{AttachError, CoreId, Entry, Level, LogMemory, Reader, Writer};
+use ump::notify::{Cause, News, Position, Reader as NewsReader, Rest, Ring, Writer as NewsWriter};
 use ump::{Accepts, Endpoint, Kind, Line, Message, Outbox, SendError, Side, Site, Until, weaken};
 
 const KIND: Kind = Kind(0);
@@ -323,6 +325,109 @@ fn log_without_loss() {
     explore(2, || assert_eq!(log(3), 0));
 }
 
+/// Entry of the table that a notification is for, and the entries of the table.
+const ENTRY: u16 = 3;
+const ENTRIES: u16 = 4;
+
+/// Polls until there is news, as if the interrupt came at any time after the notification; whether `ENTRY` is
+/// meant.
+fn wait_for_news(reader: &mut NewsReader<'_, 1>) {
+    let mut meant = false;
+    while !meant {
+        let polled = reader.poll(1, ENTRIES, |news| match news {
+            News::Entry(entry) => meant |= entry == ENTRY,
+            News::Everything(Cause::Overrun) => meant = true,
+            News::Everything(cause) => panic!("{cause}"),
+        });
+        if polled.rest == Rest::Nothing && !meant {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Who is woken by a notification sees what was stored before it.
+fn notified() {
+    explore(3, || {
+        let shared = Arc::new((Line::new(), Ring::<1>::new()));
+        let peer = shared.clone();
+        let sender = thread::spawn(move || {
+            let mut writer = NewsWriter::resume(&peer.1, Position::default());
+            for value in 1..3 {
+                peer.0.words()[0].store(value, Ordering::Relaxed);
+                writer.notify(ENTRY);
+            }
+        });
+        let mut reader = NewsReader::new(&shared.1);
+        for value in 1..3 {
+            wait_for_news(&mut reader);
+            assert!(shared.0.words()[0].load(Ordering::Relaxed) >= value);
+        }
+        assert_eq!(reader.poll(1, ENTRIES, |news| panic!("{news:?}")).rest, Rest::Nothing);
+        sender.join().unwrap();
+    });
+}
+
+/// A reader is overrun: it hears of everything, sees what came before the number that it found, and nothing
+/// that comes later is lost.
+fn overrun() {
+    explore(2, || {
+        const LAP: u64 = Ring::<1>::ENTRIES;
+        let shared = Arc::new((Line::new(), Ring::<1>::new()));
+        let peer = shared.clone();
+        let sender = thread::spawn(move || {
+            let mut writer = NewsWriter::resume(&peer.1, Position::default());
+            for value in 1..LAP + 2 {
+                peer.0.words()[0].store(value, Ordering::Relaxed);
+                writer.notify(ENTRY);
+            }
+        });
+        let mut reader = NewsReader::new(&shared.1);
+        while reader.position().number() < LAP + 1 {
+            wait_for_news(&mut reader);
+            assert!(shared.0.words()[0].load(Ordering::Relaxed) >= reader.position().number());
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// From a message to its sleeping receiver by way of a link: a receiver that finds nothing sleeps until its
+/// entry is signalled. A lost wake-up leaves it waiting for ever, which loom reports as too many branches.
+fn waking_through_a_link() {
+    explore(2, || {
+        let shared = Arc::new((channel::<2>(), Ring::<1>::new()));
+        let peer = shared.clone();
+        let sender = thread::spawn(move || {
+            let mut endpoint = first(&peer.0);
+            let mut writer = NewsWriter::resume(&peer.1, Position::default());
+            for value in 0..2 {
+                endpoint.try_send(&Message::new(KIND, [value])).unwrap();
+                if endpoint.must_notify() {
+                    writer.notify(ENTRY);
+                }
+            }
+            // The endpoint stays: hanging up would wake the receiver too.
+            std::mem::forget(endpoint);
+        });
+        let mut endpoint = second(&shared.0);
+        let mut reader = NewsReader::new(&shared.1);
+        let mut expected = 0;
+        while expected < 2 {
+            match endpoint.try_recv().unwrap() {
+                Some(message) => {
+                    assert_eq!(message.words(), [expected]);
+                    expected += 1;
+                }
+                None => {
+                    if let Some(_asleep) = endpoint.prepare_sleep(Until::Message) {
+                        wait_for_news(&mut reader);
+                    }
+                }
+            }
+        }
+        sender.join().unwrap();
+    });
+}
+
 #[test]
 fn one_way_holds() {
     one_way();
@@ -366,6 +471,17 @@ fn log_without_loss_holds() {
 }
 
 #[test]
+fn notifications_hold() {
+    notified();
+    overrun();
+}
+
+#[test]
+fn waking_through_a_link_holds() {
+    waking_through_a_link();
+}
+
+#[test]
 fn weaker_headers_are_noticed() {
     for model in [one_way, calls, bursts] {
         must_notice(Site::Message, Side::Release, model);
@@ -401,4 +517,18 @@ fn weaker_logs_are_noticed() {
     must_notice(Site::LogWritten, Side::Acquire, log_without_loss);
     must_notice(Site::LogClaim, Side::Release, log_overrun);
     must_notice(Site::LogClaim, Side::Acquire, log_overrun);
+}
+
+#[test]
+fn weaker_notifications_are_noticed() {
+    for model in [notified, overrun] {
+        must_notice(Site::Notify, Side::Release, model);
+        must_notice(Site::Notify, Side::Acquire, model);
+    }
+}
+
+#[test]
+fn weaker_sleeps_are_noticed_through_a_link() {
+    must_notice(Site::Sleep, Side::Release, waking_through_a_link);
+    must_notice(Site::Sleep, Side::Acquire, waking_through_a_link);
 }
