@@ -6,8 +6,10 @@
 
 use crate::arch::apic::Apic;
 use crate::arch::cpu::Features;
+use crate::arch::link_area::LinkArea;
 use crate::arch::window::{self, Window};
 use crate::instance::Handover;
+use crate::link::Readers;
 use crate::objects::{Dispatcher, Link, Notification, Ref};
 use caps::{CSpace, CapDb, Cte, SlotAddr, Slots};
 use core::cell::UnsafeCell;
@@ -49,7 +51,7 @@ pub(crate) struct Kernel {
     /// What the starter told this core.
     pub handover: &'static mut Handover,
     /// The dispatcher whose address space and frame are loaded.
-    pub current: Option<Ref<Dispatcher>>,
+    pub current: Link<Dispatcher>,
     /// The capability space of `current`.
     pub cspace: CSpace,
     /// First of the ready queue, a ring.
@@ -66,6 +68,10 @@ pub(crate) struct Kernel {
     pub timer_ticks: u64,
     /// For when the timer is set, in TSC ticks; `u64::MAX` = it is off.
     pub timer_at: u64,
+    /// The pages of links.
+    pub link_area: LinkArea,
+    /// The links that this core reads.
+    pub readers: Readers,
     /// Bindings of the vectors that user space may bind.
     pub irqs: [IrqBinding; USER_VECTOR_COUNT as usize],
     /// Counters, but for those the entry code keeps.
@@ -100,12 +106,30 @@ impl Slots for Memory {
     }
 }
 
-struct CoreCell(UnsafeCell<MaybeUninit<Core>>);
+#[repr(transparent)]
+pub(crate) struct CoreCell(UnsafeCell<MaybeUninit<Core>>);
 
 // SAFETY: a static is per-core state, and a core runs its CPU driver on one stack with interrupts off.
 unsafe impl Sync for CoreCell {}
 
-static CORE: CoreCell = CoreCell(UnsafeCell::new(MaybeUninit::uninit()));
+pub(crate) static CORE: CoreCell = CoreCell(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// Byte offsets in the control block, for assembly.
+pub(crate) mod offset {
+    use super::{Core, Kernel};
+    use core::mem::{offset_of, size_of};
+    use lmp::invocation::Counter;
+
+    /// [`Kernel::current`].
+    pub(crate) const CURRENT: usize = offset_of!(Core, k) + offset_of!(Kernel, current);
+    /// [`Kernel::ready`].
+    pub(crate) const READY: usize = offset_of!(Core, k) + offset_of!(Kernel, ready);
+    /// [`Kernel::cspace`].
+    pub(crate) const CSPACE: usize = offset_of!(Core, k) + offset_of!(Kernel, cspace);
+    /// The counter of switches.
+    pub(crate) const SWITCHES: usize =
+        offset_of!(Core, k) + offset_of!(Kernel, counters) + Counter::Switches as usize * size_of::<u64>();
+}
 
 /// Set up the control block.
 pub(crate) fn initialise(core: Core) -> &'static mut Core {

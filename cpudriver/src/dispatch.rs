@@ -11,7 +11,7 @@ use crate::core_state::{Core, Kernel, Memory};
 use crate::objects::{Dispatcher, Notification, Own, READY, Ref, Saved, Wait};
 use caps::{Budget, CSpace};
 use lmp::SysError;
-use lmp::frame::{DispatcherFrame, SaveArea, reg};
+use lmp::frame::{SaveArea, reg};
 use lmp::invocation::{Counter, DispatcherState, EndCause};
 use lmp::layout::USER_TOP;
 
@@ -159,7 +159,7 @@ impl Kernel {
         self.count(Counter::TimerTicks);
         self.timer_at = u64::MAX;
         self.expire_deadlines();
-        if cpu::tsc() >= self.slice_end && self.ready.get() == self.current {
+        if cpu::tsc() >= self.slice_end && self.ready.get() == self.current.get() {
             self.rotate();
         }
     }
@@ -203,8 +203,8 @@ impl Core {
     /// Enter a configured dispatcher. Comes back only if its save area cannot be used: then it has ended.
     fn run(&mut self, d: Ref<Dispatcher>) {
         let Some(frame) = d.frame() else { return };
-        if self.k.current != Some(d) {
-            self.switch_to(d, frame);
+        if self.k.current.get() != Some(d) {
+            self.switch_to(d);
             self.k.begin_slice();
         }
         self.k.update_timer();
@@ -227,7 +227,7 @@ impl Core {
 
     /// Load the address space and state of a dispatcher other than the current one.
     #[inline(always)]
-    pub(crate) fn switch_to(&mut self, d: Ref<Dispatcher>, frame: *mut DispatcherFrame) {
+    pub(crate) fn switch_to(&mut self, d: Ref<Dispatcher>) {
         self.k.count(Counter::Switches);
         let root = d.own(Own::VSpace).base;
         if root != paging::current_root() {
@@ -235,10 +235,8 @@ impl Core {
             unsafe { paging::load_root(root) };
         }
         cpu::clear_data_segments();
-        // SAFETY: the entry code reads this only when an interrupt comes from ring 3.
-        unsafe { (*entry::ENTRY.get()).frame = frame as u64 };
-        self.k.cspace = CSpace::new(&d.own(Own::CSpace)).unwrap_or(CSpace::EMPTY);
-        self.k.current = Some(d);
+        self.k.cspace = d.space.get();
+        self.k.current.set(Some(d));
     }
 
     /// Enter an upcall with up to three arguments after the frame's own address.
@@ -281,7 +279,7 @@ impl Core {
     /// Go on with the interrupted dispatcher if it is still first, without an upcall unless an event waits;
     /// else with the first.
     pub(crate) fn continue_after_interrupt(&mut self) -> ! {
-        if let Some(d) = self.k.current.filter(|d| self.k.ready.get() == Some(*d) && d.is_configured())
+        if let Some(d) = self.k.current.get().filter(|d| self.k.ready.get() == Some(*d) && d.is_configured())
             && let Some(frame) = d.frame()
             // SAFETY: as in `run`.
             && (d.saved.get() == Saved::Disabled || unsafe { (*frame).control.events } == 0)
@@ -380,7 +378,7 @@ impl Core {
         d.cause.set(cause);
         d.detail.set(detail);
         d.fault_rip.set(rip);
-        if self.k.current == Some(d) {
+        if self.k.current.get() == Some(d) {
             self.k.leave_current();
         }
         if !matches!(cause, EndCause::Exit | EndCause::Deleted) {
@@ -405,7 +403,7 @@ impl Kernel {
 
     /// No dispatcher is loaded any more: use the CPU driver's own address space.
     pub(crate) fn leave_current(&mut self) {
-        self.current = None;
+        self.current.set(None);
         self.cspace = CSpace::EMPTY;
         // SAFETY: the CPU driver's own root.
         unsafe { paging::load_root(self.handover.root) };

@@ -5,7 +5,7 @@
 //! out nothing.
 
 use crate::arch::paging::{self, Entry, index};
-use crate::arch::window;
+use crate::arch::{cpu, window};
 use crate::core_state::{Core, Memory};
 use crate::dispatch;
 use crate::instance::BOOT_INFO_OFFSET;
@@ -284,7 +284,7 @@ fn start(core: &mut Core, dispatcher: u64, task_cnode: u64) -> Result<(), Failur
         let dst = Place { slot: d.slot(own), level: Level::L2, room: 1 };
         core.db.copy(&mut Memory, dst, src).map_err(|_| "`init` cannot be configured")?;
     }
-    d.set_frame(d.own(Own::Frame).base);
+    d.set_up();
     d.saved.set(Saved::Disabled);
     let mut name = [0; 16];
     name[..MODULE.len()].copy_from_slice(MODULE.as_bytes());
@@ -313,7 +313,7 @@ fn boot_info(l: &mut Loader<'_>) -> Result<u32, Failure> {
 
     let mut count = 0;
     let mut at = PhysAddr::new(0);
-    let end = PhysAddr::new(1 << x86_physical_bits());
+    let end = PhysAddr::new(1 << cpu::physical_bits());
     let regions = info.memory_map().regions().iter();
     let after_last = core::iter::once((end, end, None));
     for (start, stop, kind) in
@@ -357,12 +357,4 @@ fn device_frame(
         count += 1;
     }
     Ok(count)
-}
-
-/// Bits of a physical address on this CPU.
-fn x86_physical_bits() -> u32 {
-    raw_cpuid::CpuId::new()
-        .get_processor_capacity_feature_info()
-        .map_or(36, |c| u32::from(c.physical_address_bits()))
-        .min(52)
 }

@@ -6,7 +6,7 @@
 //! | offset | contents |
 //! |---|---|
 //! | 0 | image: text and read-only data (or another instance's on the same node), data, zeroed data, stacks |
-//! | end of image | page tables of the CPU driver: image, window |
+//! | end of image | page tables of the CPU driver: image, link area, window |
 //! | [`BOOT_INFO_OFFSET`] | the boot information (first core only) |
 //! | [`HANDOVER_OFFSET`] | the [`Handover`]: what the starter tells the new core |
 //!
@@ -14,10 +14,11 @@
 //! written in the source on every core. Until the core starts, the starter reaches the block through its own
 //! window; from then on it is the core's alone. The core's window shows the memory that it was given.
 
+use crate::arch::link_area;
 use crate::arch::paging::{self, Entry, index};
 use boot_elf::{Access, Image, Policy};
 use boot_info::{PhysAddr, PhysRange};
-use lmp::layout::{KERNEL_BASE, PHYS_WINDOW, PHYS_WINDOW_SIZE};
+use lmp::layout::{KERNEL_BASE, LINK_AREA, PHYS_WINDOW, PHYS_WINDOW_SIZE};
 use lmp::objects::HANDOVER_GRANULARITY;
 use lmp::{SysError, SysResult};
 
@@ -91,6 +92,8 @@ pub(crate) struct Handover {
     pub give_cursor: u64,
     /// Physical address of the root page table.
     pub root: u64,
+    /// Physical address of the page tables of the link area, one behind the other.
+    pub link_tables: u64,
     /// Offset in the block of the next page free for a page table.
     pub next_table: u64,
     pub archive: PhysRange,
@@ -201,11 +204,19 @@ impl Builder {
         self.handover().next_table = self.handover().image_len;
         let [root, pdpt, pd, pt] =
             [self.new_table()?, self.new_table()?, self.new_table()?, self.new_table()?];
+        let mut links = [0; link_area::TABLES];
+        for table in &mut links {
+            *table = self.new_table()?;
+        }
         self.handover().root = root;
+        self.handover().link_tables = links[0];
         let down = |pa| paging::entry(pa, paging::KERNEL_TABLE);
         self.table(root)[index(KERNEL_BASE, 4)] = down(pdpt);
         self.table(pdpt)[index(KERNEL_BASE, 3)] = down(pd);
         self.table(pd)[index(KERNEL_BASE, 2)] = down(pt);
+        for (i, table) in links.into_iter().enumerate() {
+            self.table(pd)[index(LINK_AREA, 2) + i] = down(table);
+        }
         for segment in image.segments() {
             let access = match segment.access {
                 Access::Read => paging::KERNEL_READ,

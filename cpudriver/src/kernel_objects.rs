@@ -5,6 +5,7 @@ use crate::arch::window::{self, Window};
 use crate::core_state::Kernel;
 use crate::dispatch::Place;
 use crate::instance::{BLOCK, HANDOVER_OFFSET, Handover, State};
+use crate::link::LinkEnd;
 use crate::objects::{Dispatcher, Endpoint, Notification, Ref, unbind};
 use caps::{Budget, Capability, Objects, Progress, SlotAddr, Unmap};
 use lmp::invocation::{Counter, DispatcherState, EndCause};
@@ -50,7 +51,7 @@ impl Objects for Kernel {
                 self.retire(d);
                 d.cause.set(EndCause::Deleted);
             }
-            if self.current == Some(d) {
+            if self.current.get() == Some(d) {
                 self.leave_current();
             }
             if self.forget(d, budget) == Progress::Again {
@@ -82,6 +83,8 @@ impl Objects for Kernel {
                 return Progress::Again;
             }
             unbind(e);
+        } else if let Some(link) = Ref::<LinkEnd>::from_cap(cap) {
+            self.readers.remove(link);
         } else if let Some(caller) = Ref::of_right(cap) {
             self.end_wait(caller, SysError::NoReply, Place::Last);
         } else if cap.ty == ObjType::Pml4 && paging::current_root() == cap.base {
@@ -91,6 +94,9 @@ impl Objects for Kernel {
     }
 
     fn unmap(&mut self, mapping: &Unmap) {
+        if self.link_area.unmap(mapping.table, mapping.entry) {
+            return;
+        }
         // SAFETY: the database says that the table still exists, as a VNode of this core.
         let table = unsafe { &mut *page_table(mapping.table) };
         let level = mapping.table_type.vnode_level().unwrap_or(1);

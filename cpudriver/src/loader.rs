@@ -76,7 +76,7 @@ fn image_len() -> u64 {
 }
 
 fn load(info: &BootInfo, memory: &BootMemory) -> ! {
-    if let Err(cpu::Missing(what)) = cpu::enable(entry::syscall_entries()) {
+    if let Err(cpu::Missing(what)) = cpu::enable(entry::syscall_entry) {
         panic!("cannot boot: this CPU lacks {what}");
     }
     let root = match build(info, memory) {

@@ -12,6 +12,7 @@
 //! | [`core_state`], [`objects`] | the kernel control block; kernel objects in user-provided memory |
 //! | [`syscall`], [`kernel_objects`] | invocations; making and destroying objects |
 //! | [`trap`], [`dispatch`] | exceptions, interrupts, upcalls, scheduling |
+//! | [`link`] | notifications from core to core |
 //! | [`waiting`] | who waits for which message or answer |
 //! | [`log_ring`], [`mod@panic`] | what is said in normal operation, and at the end |
 //! | [`arch`] | the hardware |
@@ -26,6 +27,7 @@ mod dispatch;
 mod init;
 mod instance;
 mod kernel_objects;
+mod link;
 mod loader;
 mod log_ring;
 mod objects;

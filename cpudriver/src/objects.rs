@@ -5,13 +5,13 @@
 //! thread, and objects refer to each other.
 
 use crate::arch::window;
-use caps::{Capability, Cte, SlotAddr};
+use caps::{CSpace, Capability, Cte, SlotAddr};
 use core::cell::{Cell, UnsafeCell};
 use core::marker::PhantomData;
 use core::ops::Deref;
 use lmp::buffer::Ring;
 use lmp::frame::DispatcherFrame;
-use lmp::invocation::{DispatcherState, EndCause, MessageInfo};
+use lmp::invocation::{DispatcherState, EndCause, MessageInfo, ReceivedInfo};
 use lmp::{CPtr, ObjType};
 
 /// A type that lies in memory behind capabilities of one type. All zeroes is a valid, new object.
@@ -23,7 +23,7 @@ pub(crate) unsafe trait KernelObject: Sized {
     const TYPE: ObjType;
 }
 
-/// A reference to a kernel object: its physical address.
+/// A reference to a kernel object: where the window shows it.
 ///
 /// It must not outlive the object: whoever keeps one is told by `Objects::finalize`.
 pub(crate) struct Ref<T>(u64, PhantomData<T>);
@@ -45,7 +45,12 @@ impl<T: KernelObject> Ref<T> {
     /// The object that `cap` is for; `None` if it is for something else.
     #[inline(always)]
     pub(crate) fn from_cap(cap: &Capability) -> Option<Ref<T>> {
-        (cap.ty == T::TYPE).then_some(Ref(cap.base, PhantomData))
+        (cap.ty == T::TYPE).then_some(Ref(window::ptr::<T>(cap.base) as u64, PhantomData))
+    }
+
+    /// The address of slot `n` of those at the start of the object.
+    pub(crate) fn own_slot(self, n: u32) -> SlotAddr {
+        SlotAddr(window::physical(self.0)).offset(n)
     }
 }
 
@@ -56,27 +61,26 @@ impl<T: KernelObject> Deref for Ref<T> {
     fn deref(&self) -> &T {
         // SAFETY: a `Ref` is made from a capability of the right type, whose memory was zeroed and belongs
         // to this core as long as the capability exists; references end with it. All state is in cells.
-        unsafe { &*window::ptr::<T>(self.0) }
+        unsafe { &*(self.0 as *const T) }
     }
 }
 
 /// An optional reference in a kernel object; zero is none.
+#[repr(transparent)]
 pub(crate) struct Link<T>(Cell<u64>, PhantomData<T>);
 
-impl<T> Link<T> {
+impl<T: KernelObject> Link<T> {
     /// No reference.
     pub(crate) const fn none() -> Link<T> {
         Link(Cell::new(0), PhantomData)
     }
-}
 
-impl<T: KernelObject> Link<T> {
     /// The reference, if there is one.
     #[inline(always)]
     pub(crate) fn get(&self) -> Option<Ref<T>> {
         match self.0.get() {
             0 => None,
-            pa => Some(Ref(pa, PhantomData)),
+            at => Some(Ref(at, PhantomData)),
         }
     }
 
@@ -89,8 +93,8 @@ impl<T: KernelObject> Link<T> {
 
 /// How rings of objects are linked: each ring has a head outside, which is its first member.
 pub(crate) struct Rings<T> {
-    next: fn(&T) -> &Link<T>,
-    previous: fn(&T) -> &Link<T>,
+    pub next: fn(&T) -> &Link<T>,
+    pub previous: fn(&T) -> &Link<T>,
 }
 
 impl<T: KernelObject> Rings<T> {
@@ -235,15 +239,21 @@ pub(crate) const WORDS: usize = MessageInfo::WORDS_MAX;
 pub(crate) struct Dispatcher {
     slots: UnsafeCell<[Cte; 4]>,
     /// Window address of the frame; valid while the slot is.
-    frame: Cell<u64>,
-    /// Where it stands.
+    pub frame: Cell<u64>,
+    /// Where it stands. From here to `landing` is what the short way of messages writes at once.
     pub state: Cell<DispatcherState>,
     /// Where its registers are.
     pub saved: Cell<Saved>,
+    /// What it waits for; not `None` only while it is blocked.
+    pub wait: Cell<Wait>,
+    /// It is in the ready queue, or among those that ended and whose callers are still to be told.
+    pub queued: Cell<bool>,
+    /// The slot for a capability that comes with what it waits for; 0 = none.
+    pub landing: Cell<CPtr>,
+    /// Its capability space; valid while the slot is.
+    pub space: Cell<CSpace>,
     /// Why it ended.
     pub cause: Cell<EndCause>,
-    /// It is in the ready queue.
-    pub queued: Cell<bool>,
     /// Next and previous in the ready queue (a ring).
     pub next: Link<Dispatcher>,
     /// See `next`.
@@ -264,12 +274,8 @@ pub(crate) struct Dispatcher {
     pub endpoints: Link<Endpoint>,
     /// Its name in reports.
     pub name: Cell<[u8; 16]>,
-    /// What it waits for; not `None` only while it is blocked.
-    pub wait: Cell<Wait>,
     /// How many of `words` are valid.
     pub len: Cell<u8>,
-    /// The slot for a capability that comes with what it waits for; 0 = none.
-    pub landing: Cell<CPtr>,
     /// Its registers, while `saved` is `Short`.
     pub short: Short,
     /// The endpoint at which it receives or is queued.
@@ -321,15 +327,10 @@ impl Dispatcher {
         here.then_some(self.frame.get() as *mut DispatcherFrame)
     }
 
-    /// Where the frame of a configured dispatcher is.
-    #[inline(always)]
-    pub(crate) fn frame_address(&self) -> *mut DispatcherFrame {
-        self.frame.get() as *mut DispatcherFrame
-    }
-
-    /// Set where the frame is: the window address of what the slot is for.
-    pub(crate) fn set_frame(&self, physical: u64) {
-        self.frame.set(window::ptr::<u8>(physical) as u64);
+    /// Keep at hand what the slots are for, which have just been filled.
+    pub(crate) fn set_up(&self) {
+        self.frame.set(window::ptr::<u8>(self.own(Own::Frame).base) as u64);
+        self.space.set(CSpace::new(&self.own(Own::CSpace)).unwrap_or(CSpace::EMPTY));
     }
 
     /// Whether it has all it needs to run.
@@ -353,7 +354,7 @@ impl Ref<Dispatcher> {
         self.0
     }
 
-    /// The caller that a reply right is for, if it still waits.
+    /// The caller that a reply right is for, if it still waits. The word of the capability is the kernel's own.
     pub(crate) fn of_right(cap: &Capability) -> Option<Ref<Dispatcher>> {
         match (cap.ty, cap.data[0]) {
             (_, 0) => None,
@@ -364,7 +365,7 @@ impl Ref<Dispatcher> {
 
     /// The address of one of the dispatcher's own slots.
     pub(crate) fn slot(self, which: Own) -> SlotAddr {
-        SlotAddr(self.0).offset(which as u32)
+        self.own_slot(which as u32)
     }
 }
 
@@ -406,8 +407,8 @@ pub(crate) struct Endpoint {
     pub offset: Cell<u32>,
     /// The buffer.
     pub ring: Cell<Ring>,
-    /// What the receiver calls it.
-    pub label: Cell<u32>,
+    /// What a call without words to it looks like: the receiver's label.
+    pub call: Cell<ReceivedInfo>,
     /// The slot for the next capability that comes with a buffered message; 0 = none.
     pub landing: Cell<CPtr>,
     /// First of the callers that wait for the receiver, a ring.

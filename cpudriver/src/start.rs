@@ -1,8 +1,10 @@
 //! The start of an instance: from its page tables to its first dispatcher.
 
+use crate::arch::link_area::LinkArea;
 use crate::arch::{apic, cpu, entry, io, segments};
 use crate::core_state::{self, Core, IrqBinding, Kernel};
 use crate::instance::{BLOCK, HANDOVER_OFFSET, Handover};
+use crate::link::Readers;
 use crate::objects::Link;
 use crate::{init, log_ring, panic};
 use boot_info::{PhysAddr, PhysRange};
@@ -16,7 +18,7 @@ pub(crate) extern "C" fn start() -> ! {
     let handover = unsafe { &mut *((KERNEL_BASE + HANDOVER_OFFSET) as *mut Handover) };
     panic::identify(handover.core, handover.debug_exit != 0);
     segments::load();
-    let features = match cpu::enable(entry::syscall_entries()) {
+    let features = match cpu::enable(entry::syscall_entry) {
         Ok(features) => features,
         Err(cpu::Missing(what)) => panic!("this core lacks {what}"),
     };
@@ -43,6 +45,7 @@ pub(crate) extern "C" fn start() -> ! {
         log_ring::start(base, index, handover.log_doorbell, handover.log_level);
     }
     let apic_id = handover.apic_id;
+    let link_area = LinkArea::new(handover.block, handover.link_tables);
     let timer_ticks = (u128::from(handover.timer_per_ms) << 32) / u128::from(handover.tsc_per_ms.max(1));
     let timer_ticks = u64::try_from(timer_ticks).unwrap_or(u64::MAX);
     let core = core_state::initialise(Core {
@@ -52,7 +55,7 @@ pub(crate) extern "C" fn start() -> ! {
             apic,
             window,
             handover,
-            current: None,
+            current: Link::none(),
             cspace: CSpace::EMPTY,
             ready: Link::none(),
             retired: Link::none(),
@@ -61,6 +64,8 @@ pub(crate) extern "C" fn start() -> ! {
             slice_end: 0,
             timer_ticks,
             timer_at: u64::MAX,
+            link_area,
+            readers: Readers::new(),
             irqs: [IrqBinding::default(); USER_VECTOR_COUNT as usize],
             counters: [0; Counter::ALL.len()],
             armed: None,

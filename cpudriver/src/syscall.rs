@@ -7,7 +7,9 @@ mod cores;
 mod cspace;
 mod dispatcher;
 mod exchange;
+mod links;
 mod messages;
+mod remote;
 mod vspace;
 
 use crate::arch::entry::{EntryState, MESSAGE_WORDS, interrupts, system_calls};
@@ -121,14 +123,11 @@ fn invoke(core: &mut Core, r: &mut Registers<'_>, header: u64) -> SysResult {
             Ok(())
         }
         Op::Signal => {
-            let n = it.object::<Notification>()?;
+            let Ok(n) = it.object::<Notification>() else { return links::signal(core, it) };
             it.need(Rights::WRITE)?;
             core.k.signal(n, badge_bits(it.cap.badge), Place::Last);
             Ok(())
         }
-        Op::Call => exchange::call(core, r, it, header),
-        Op::ReplyReceive => exchange::reply_receive(core, r, it, header),
-        Op::Send => exchange::send(core, r, it, header),
         Op::Yield => dispatcher::give_core(core, it),
         Op::Block => dispatcher::block(core, it),
         _ => slow(core, r, slot, op, header),
@@ -159,7 +158,10 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
         Op::Status => dispatcher::status(r, it),
         Op::Exit => dispatcher::exit(core, r, it),
         Op::BindEndpoint => messages::bind_endpoint(core, r, it),
+        Op::Send => exchange::send(core, r, it, header),
+        Op::Call => exchange::call(core, r, it, header),
         Op::Receive => exchange::receive(core, r, it, header),
+        Op::ReplyReceive => exchange::reply_receive(core, r, it, header),
         Op::Reply => exchange::reply(core, r, it, header),
         Op::SaveReply => exchange::save_reply(core, r, it),
         Op::SetLanding => exchange::set_landing(core, r, it),
@@ -182,10 +184,10 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
             it.expect(ObjType::Kcb)?;
             panic!("asked for by an invocation of the KCB")
         }
-        Op::Poll | Op::Signal | Op::Yield | Op::Block | Op::Call | Op::ReplyReceive | Op::Send => {
-            Err(SysError::NoSuchOperation)
-        }
-        Op::CreateForeign | Op::SetRemote | Op::ConfigureLink => Err(SysError::NoSuchOperation),
+        Op::Poll | Op::Signal | Op::Yield | Op::Block => Err(SysError::NoSuchOperation),
+        Op::CreateForeign => remote::create_foreign(core, r, it),
+        Op::SetRemote => remote::set_remote(core, r, it),
+        Op::ConfigureLink => links::configure(core, r, it),
     }
 }
 
@@ -204,7 +206,7 @@ fn operand_object<T: KernelObject>(core: &Core, r: &Registers<'_>, n: usize) -> 
 
 /// After capabilities went: if the caller lost what it runs with, it ends instead of going on.
 fn check_caller(core: &mut Core) -> SysResult {
-    match core.k.current {
+    match core.k.current.get() {
         Some(d) if d.is_configured() => Ok(()),
         Some(d) => {
             core.end(d, lmp::invocation::EndCause::Deleted, 0, 0);
@@ -217,7 +219,7 @@ fn check_caller(core: &mut Core) -> SysResult {
 /// The dispatcher invoked, which must be the caller.
 fn own_dispatcher(core: &Core, it: Invoked<'_>) -> SysResult<Ref<Dispatcher>> {
     let d = it.object::<Dispatcher>()?;
-    if core.k.current == Some(d) { Ok(d) } else { Err(SysError::WrongState) }
+    if core.k.current.get() == Some(d) { Ok(d) } else { Err(SysError::WrongState) }
 }
 
 /// A slot of a dispatcher, as a place for a capability.

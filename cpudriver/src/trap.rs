@@ -24,7 +24,7 @@ pub(crate) extern "C" fn from_user(frame: &InterruptFrame, area: *mut SaveArea) 
     if matches!(frame.vector, NMI | DOUBLE_FAULT | MACHINE_CHECK) {
         stop(frame);
     }
-    let Some(d) = core.k.current else { unreachable!("ring 3 without a dispatcher") };
+    let Some(d) = core.k.current.get() else { unreachable!("ring 3 without a dispatcher") };
     let Some(dispatcher_frame) = d.frame() else { unreachable!("a running dispatcher without a frame") };
     let fp_control = user::fp_control();
     d.short.fp_control.set(fp_control);
@@ -50,7 +50,7 @@ pub(crate) extern "C" fn from_user(frame: &InterruptFrame, area: *mut SaveArea) 
 
 /// An exception of the running dispatcher: an upcall, or its end.
 fn exception(core: &mut Core, frame: &InterruptFrame, enabled: bool) -> ! {
-    let Some(d) = core.k.current else { unreachable!("ring 3 without a dispatcher") };
+    let Some(d) = core.k.current.get() else { unreachable!("ring 3 without a dispatcher") };
     let Some(f) = d.frame() else { unreachable!("a running dispatcher without a frame") };
     // SAFETY: the frame is mapped; the domain does not run.
     let control = unsafe { (*f).control };
@@ -95,7 +95,7 @@ pub(crate) extern "C" fn from_kernel(frame: &InterruptFrame, rbp: u64) -> ! {
         // SAFETY: called by the entry code; the faulting entry is abandoned for good.
         let core = unsafe { core_state::take() };
         clear_debug_status();
-        if let Some(d) = core.k.current {
+        if let Some(d) = core.k.current.get() {
             let cause = if bad_area { EndCause::BadSaveArea } else { EndCause::Exception };
             core.end(d, cause, frame.vector, 0);
         }
@@ -113,8 +113,11 @@ fn interrupt(core: &mut Core, vector: u64) {
         return;
     }
     core.k.count(Counter::Interrupts);
-    if vector == u64::from(apic::ERROR_VECTOR) {
-        log::warn!("local APIC error");
+    match vector as u8 {
+        apic::LINK_VECTOR => return core.k.link_interrupt(),
+        apic::LINK_REST_VECTOR => return core.k.read_links(),
+        apic::ERROR_VECTOR => log::warn!("local APIC error"),
+        _ => {}
     }
     let Some(i) = vector.checked_sub(USER_VECTOR_FIRST).filter(|i| *i < USER_VECTOR_COUNT) else { return };
     let binding = &mut core.k.irqs[i as usize];

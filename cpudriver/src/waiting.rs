@@ -104,6 +104,7 @@ impl Kernel {
         d.state.set(DispatcherState::Ended);
         let mut budget = Budget::ENTRY;
         if self.release_callers(d, &mut budget) == Progress::Again {
+            d.queued.set(true);
             READY.append(&self.retired, d);
         }
     }
@@ -115,6 +116,7 @@ impl Kernel {
             if self.release_callers(d, &mut budget) == Progress::Again {
                 return;
             }
+            d.queued.set(false);
             READY.remove(&self.retired, d);
         }
     }
@@ -124,7 +126,7 @@ impl Kernel {
         if self.release_callers(d, budget) == Progress::Again {
             return Progress::Again;
         }
-        if d.next.get().is_some() {
+        if d.queued.replace(false) {
             READY.remove(&self.retired, d);
         }
         Progress::Done

@@ -28,8 +28,10 @@ impl Ring {
     /// The slot that the next message goes to, if the receiver's count `consumed` leaves room for it.
     #[inline]
     pub const fn vacancy(&self, consumed: u64) -> Option<u32> {
-        // A count ahead of what was written wraps round to a large number.
-        if self.written.wrapping_sub(consumed) < self.len as u64 { Some(self.next) } else { None }
+        match self.written.checked_sub(consumed) {
+            Some(unread) if unread < self.len as u64 => Some(self.next),
+            _ => None,
+        }
     }
 
     /// A message was written to the slot that [`vacancy`](Self::vacancy) named.

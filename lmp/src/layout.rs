@@ -17,6 +17,10 @@ pub const PHYS_WINDOW: u64 = 0xffff_8000_0000_0000;
 pub const PHYS_WINDOW_SIZE: u64 = 64 << 40;
 /// Where the CPU driver's image and its instance block lie.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8020_0000;
+/// The CPU driver's pages for the rings of links between cores, read-only or writable one by one.
+pub const LINK_AREA: u64 = 0xffff_ffff_8040_0000;
+/// Pages in [`LINK_AREA`], hence configured links that a core can have.
+pub const LINKS_MAX: u64 = 1024;
 
 /// Where the domain's image is linked.
 pub const IMAGE_BASE: u64 = 0x20_0000;

@@ -366,12 +366,27 @@ impl Inbox {
         Inbox { buffer, len, next: 0, consumed: 0 }
     }
 
-    /// The oldest message, whose place in the buffer is free from then on.
-    pub fn take(&mut self) -> Option<Message> {
+    /// The inbox of a buffer that is in use, from the first message that was not consumed.
+    ///
+    /// # Safety
+    /// As [`new`](Self::new), and the buffer was used by an inbox like this one before.
+    pub unsafe fn resume(buffer: *mut EndpointBuffer, len: u32) -> Inbox {
+        // SAFETY: the buffer is mapped, as the caller says.
+        let consumed = unsafe { (&raw const (*buffer).consumed).read_volatile() };
+        Inbox { buffer, len, next: (consumed % u64::from(len.max(1))) as u32, consumed }
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
         // SAFETY: the buffer is mapped, as `new` demands; the CPU driver writes it only while this domain is in a
         // system call or does not run.
         let written = unsafe { (&raw const (*self.buffer).written).read_volatile() };
-        if written == self.consumed {
+        written == self.consumed
+    }
+
+    /// The oldest message, whose place in the buffer is free from then on.
+    pub fn take(&mut self) -> Option<Message> {
+        if self.is_empty() {
             return None;
         }
         compiler_fence(Ordering::Acquire);

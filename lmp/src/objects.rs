@@ -28,7 +28,7 @@ pub const CTE_SIZE: u64 = 128;
 /// `SetEndNotice` and named by nobody; a dying dispatcher is emptied like a CNode.
 pub const DISPATCHER_SLOTS: u32 = 4;
 
-/// Capability slots at the start of a link: the frame with its ring, and the reader's table of notifications.
+/// Capability slots at the start of a link: the mapping of its ring, and the reader's table of notifications.
 pub const LINK_SLOTS: u32 = 2;
 
 /// The granularity at which RAM moves between cores, in bytes: one large page of the physical window.
@@ -170,6 +170,15 @@ impl ObjType {
         matches!(self, ObjType::L1CNode | ObjType::L2CNode | ObjType::Dispatcher | ObjType::Link)
     }
 
+    /// How many capability slots lie at the start of an object that is no CNode, if any do.
+    pub const fn own_slots(self) -> Option<u32> {
+        match self {
+            ObjType::Dispatcher => Some(DISPATCHER_SLOTS),
+            ObjType::Link => Some(LINK_SLOTS),
+            _ => None,
+        }
+    }
+
     /// Whether user space may map the memory.
     pub const fn is_mappable(self) -> bool {
         matches!(self, ObjType::Frame | ObjType::DevFrame)
@@ -223,6 +232,16 @@ mod tests {
             if t.is_kernel_object() {
                 assert!(!t.is_mappable(), "{t:?}");
                 assert_eq!(t.sources(), &[ObjType::Ram], "{t:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn own_slots_fit_their_objects() {
+        for t in ObjType::ALL {
+            if let Some(slots) = t.own_slots() {
+                assert!(t.has_slots(), "{t:?}");
+                assert!(matches!(t.extent(), Extent::Fixed(n) if n >= slots as u64 * CTE_SIZE), "{t:?}");
             }
         }
     }

@@ -5,9 +5,10 @@
 //! is memory-safe by itself where its documentation does not say otherwise: the CPU driver changes no
 //! register but those declared here.
 
+use crate::CoreId;
 use crate::cptr::{CPtr, SlotRef, task};
 use crate::error::{SysError, SysResult};
-use crate::invocation::{Counter, DispatcherState, EndCause, MapFlags, Op, TrampolineState, header};
+use crate::invocation::{Counter, DispatcherState, EndCause, LinkEnd, MapFlags, Op, TrampolineState, header};
 use crate::objects::{ObjType, Rights};
 use core::arch::asm;
 
@@ -296,6 +297,21 @@ pub fn notification_bind(n: CPtr, disp: CPtr, event: u64) -> SysResult {
     check(call2(header(n, Op::BindNotification), disp.0 as u64, event).0)
 }
 
+/// Make `link` the writing end of a ring in the page at byte `offset` of `frame`, which is zeroed. Minted with
+/// badge `n` + 1, `link` then signals entry `n` of the table of whoever reads that ring on the core with local
+/// APIC identifier `apic_id`: see [`notification_signal`].
+pub fn link_configure_writer(link: CPtr, frame: CPtr, offset: u64, apic_id: u32) -> SysResult {
+    let end = LinkEnd::Writer as u64;
+    check(call4(header(link, Op::ConfigureLink), frame.0 as u64, offset, end, apic_id as u64).0)
+}
+
+/// Make `link` the reading end, on this core, of a ring in the page at byte `offset` of `frame`. An entry is
+/// signalled through the notification in that slot of `table`, an L2 CNode; what else a slot holds is ignored.
+pub fn link_configure_reader(link: CPtr, frame: CPtr, offset: u64, table: CPtr) -> SysResult {
+    let end = LinkEnd::Reader as u64;
+    check(call4(header(link, Op::ConfigureLink), frame.0 as u64, offset, end, table.0 as u64).0)
+}
+
 /// Let interrupt `vector` signal `notification`.
 pub fn irq_bind(irq: CPtr, vector: u64, notification: CPtr) -> SysResult {
     check(call2(header(irq, Op::BindIrq), vector, notification.0 as u64).0)
@@ -389,6 +405,28 @@ pub fn kcb_counter(kcb: CPtr, counter: Counter) -> SysResult<u64> {
 /// Ring `doorbell` (`apic_id << 8 | vector`; 0 = nothing) after each log record of this core.
 pub fn kcb_set_log_doorbell(kcb: CPtr, doorbell: u64) -> SysResult {
     check(call1(header(kcb, Op::SetLogDoorbell), doorbell).0)
+}
+
+/// Make a capability for a frame of another core in the empty slot `dst`: `size` bytes at physical address
+/// `base`, which core `owner` owns and has agreed to share. It counts as having copies on other cores until
+/// [`kcb_set_remote`] says otherwise.
+pub fn kcb_create_foreign(
+    kcb: CPtr,
+    dst: impl Into<SlotRef>,
+    rights: Rights,
+    base: u64,
+    size: u64,
+    owner: CoreId,
+) -> SysResult {
+    let what = ObjType::Frame as u64 | (rights.bits() as u64) << 8;
+    let dst = dst.into().encode();
+    check(call5(header(kcb, Op::CreateForeign), dst, what, base, size, owner.0.into()).0)
+}
+
+/// Set what relations the object in `slot` has on other cores: bits 0 copies, 1 ancestors, 2 descendants.
+/// With copies or descendants there, deleting its last capability and revoking it are for the monitors.
+pub fn kcb_set_remote(kcb: CPtr, slot: impl Into<SlotRef>, remote: u8) -> SysResult {
+    check(call2(header(kcb, Op::SetRemote), slot.into().encode(), remote.into()).0)
 }
 
 /// Panic this core, to test what reports it.

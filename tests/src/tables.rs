@@ -25,6 +25,9 @@ const KERNEL_BASE: u64 = 0xffff_ffff_8020_0000;
 /// Bytes of a core's instance of the CPU driver.
 const BLOCK: u64 = 2 << 20;
 
+/// Where every CPU driver has the pages of its links, one by one.
+const LINK_AREA: Range<u64> = 0xffff_ffff_8040_0000..0xffff_ffff_8080_0000;
+
 /// The entry of a root that leads to [`KERNEL_BASE`].
 const KERNEL_SLOT: usize = 511;
 
@@ -72,6 +75,11 @@ impl Mapping {
     /// Whether it is the supervisor's and writable.
     fn is_kernel_writable(&self) -> bool {
         self.access.writable && !self.access.user
+    }
+
+    /// Whether it is a page of a link.
+    fn is_link(&self) -> bool {
+        LINK_AREA.contains(&self.virt)
     }
 
     /// The physical addresses.
@@ -324,13 +332,40 @@ impl Snapshot {
         wrong
     }
 
-    /// RAM that one core's CPU driver can write and another core's can reach at all.
+    /// The pages of links, each with its core.
+    pub fn link_pages(&self) -> Vec<(usize, Mapping)> {
+        self.mappings().into_iter().filter(|(_, mapping)| mapping.is_link()).collect()
+    }
+
+    /// Pages of links that are mapped in another way than they may: one CPU driver writes a page, one reads it, and
+    /// it is no memory of an instance and no page table.
+    pub fn broken_links(&self) -> Vec<String> {
+        let kernel = self.kernel_pages();
+        let mut ends: BTreeSet<(u64, bool)> = BTreeSet::new();
+        let mut wrong = Vec::new();
+        for (core, mapping) in self.link_pages() {
+            let Access { writable, user, executable } = mapping.access;
+            if mapping.size != PAGE || user || executable {
+                wrong.push(format!("core {core}: {mapping} is no page of a link"));
+            }
+            if !ends.insert((mapping.phys, writable)) {
+                let end = if writable { "writer" } else { "reader" };
+                wrong.push(format!("core {core}: {mapping} has another {end}"));
+            }
+            if let Some(what) = kernel.get(&mapping.phys) {
+                wrong.push(format!("core {core}: {mapping} reaches {what}"));
+            }
+        }
+        wrong
+    }
+
+    /// RAM that one core's CPU driver can write and another core's can reach at all, but for the pages of links.
     pub fn shared_kernel_memory(&self) -> Vec<String> {
         let mut writers: BTreeMap<u64, usize> = BTreeMap::new();
         let mut wrong = BTreeSet::new();
         let mappings = self.mappings();
         for &(core, ref mapping) in
-            mappings.iter().filter(|(_, m)| m.is_kernel_writable() && m.phys < self.ram)
+            mappings.iter().filter(|(_, m)| m.is_kernel_writable() && m.phys < self.ram && !m.is_link())
         {
             for page in mapping.pages() {
                 if *writers.entry(page).or_insert(core) != core {
@@ -341,7 +376,7 @@ impl Snapshot {
                 }
             }
         }
-        for (core, mapping) in mappings.iter().filter(|(_, m)| !m.access.user) {
+        for (core, mapping) in mappings.iter().filter(|(_, m)| !m.access.user && !m.is_link()) {
             for page in mapping.pages() {
                 if let Some(writer) = writers.get(&page).filter(|writer| *writer != core) {
                     wrong.insert(format!("{page:#x} is core {writer}'s, and core {core} has {mapping}"));
@@ -351,17 +386,22 @@ impl Snapshot {
         wrong.into_iter().collect()
     }
 
-    /// Memory of an instance or of a page table, of whatever core, that some domain can reach.
-    pub fn kernel_memory_of_users(&self) -> Vec<String> {
+    /// The pages of instances and page tables, of whatever core.
+    fn kernel_pages(&self) -> BTreeMap<u64, &'static str> {
         let image = KERNEL_BASE..KERNEL_BASE + BLOCK;
         let mut kernel: BTreeMap<u64, &str> = BTreeMap::new();
-        let mappings = self.mappings();
-        for (_, mapping) in mappings.iter().filter(|(_, m)| image.contains(&m.virt)) {
+        for (_, mapping) in self.mappings().iter().filter(|(_, m)| image.contains(&m.virt)) {
             kernel.extend(mapping.pages().map(|page| (page, "an instance")));
         }
         for space in self.cores.iter().flat_map(|core| &core.spaces) {
             kernel.extend(space.tables.iter().map(|&table| (table, "a page table")));
         }
+        kernel
+    }
+
+    /// Memory of an instance or of a page table, of whatever core, that some domain can reach.
+    pub fn kernel_memory_of_users(&self) -> Vec<String> {
+        let (kernel, mappings) = (self.kernel_pages(), self.mappings());
         let mut wrong = BTreeSet::new();
         for (core, mapping) in mappings.iter().filter(|(_, m)| m.access.user) {
             for page in mapping.pages() {
@@ -385,11 +425,11 @@ impl Snapshot {
         self.all(|m| m.access.writable && m.pages().any(|page| constants.contains(&page)))
     }
 
-    /// RAM of the CPU driver of that core, by physical address: what it can write.
+    /// RAM of the CPU driver of that core, by physical address: what it can write, but for the pages of links.
     pub fn kernel_ram(&self, core: usize) -> Vec<Range<u64>> {
         let owned = self.cores[core].spaces.iter().flat_map(|space| &space.mappings);
         let ranges: BTreeSet<(u64, u64)> = owned
-            .filter(|m| m.is_kernel_writable() && m.phys < self.ram)
+            .filter(|m| m.is_kernel_writable() && m.phys < self.ram && !m.is_link())
             .map(|m| (m.phys, m.phys + m.size))
             .collect();
         ranges.into_iter().map(|(start, end)| start..end).collect()
@@ -442,6 +482,7 @@ mod tests {
             snapshot.shared_kernel_memory(),
             snapshot.kernel_memory_of_users(),
             snapshot.writable_aliases_of_code(&image),
+            snapshot.broken_links(),
         ]
     }
 
@@ -479,6 +520,38 @@ mod tests {
         assert_eq!(broken_by(page(0x1000, 0x10_0000, USER)), [5], "the other core's data, for a domain");
         assert_eq!(broken_by(page(0x1000, 0x10_2000, USER)), [5], "a page table, for a domain");
         assert_eq!(broken_by(page(window, 0x1000, DATA)), [4, 6], "code through the window");
+    }
+
+    /// Which rules a machine with a link breaks: its first core writes `frame`, its second reads it, and the second
+    /// has one more mapping.
+    fn broken_with_link(frame: u64, more: Option<Mapping>) -> Vec<usize> {
+        let read = Access { writable: false, ..DATA };
+        let mut snapshot = healthy();
+        snapshot.cores[0].spaces[0].mappings.push(page(LINK_AREA.start, frame, DATA));
+        let reader = &mut snapshot.cores[1].spaces[0].mappings;
+        reader.push(page(LINK_AREA.start + PAGE, frame, read));
+        reader.extend(more);
+        let rules = (0..).zip(complaints(&snapshot));
+        rules.filter(|(_, wrong)| !wrong.is_empty()).map(|(rule, _)| rule).collect()
+    }
+
+    #[test]
+    fn a_page_of_a_link_has_one_writer_and_one_reader() {
+        let read = Access { writable: false, ..DATA };
+        let (frame, window) = (0x30_0000, KERNEL_HALF);
+        let link = |access| Some(page(LINK_AREA.start + 2 * PAGE, frame, access));
+        assert_eq!(broken_with_link(frame, None), <[usize; 0]>::default());
+        let owner = Some(page(window + frame, frame, DATA));
+        assert_eq!(broken_with_link(frame, owner), <[usize; 0]>::default(), "in its owner's window too");
+        let user = Some(page(0x1000, frame, USER));
+        assert_eq!(broken_with_link(frame, user), <[usize; 0]>::default(), "in its monitor's too");
+        assert_eq!(broken_with_link(frame, link(DATA)), [7], "two writers");
+        assert_eq!(broken_with_link(frame, link(read)), [7], "two readers");
+        assert_eq!(broken_with_link(frame, link(USER)), [1, 7], "a page of the user's");
+        assert_eq!(broken_with_link(0x20_0000, None), [7], "memory of an instance");
+        assert_eq!(broken_with_link(0x20_2000, None), [7], "a page table");
+        let large = Mapping { virt: LINK_AREA.end - BLOCK, phys: 0x40_0000, size: BLOCK, access: DATA };
+        assert_eq!(broken_with_link(frame, Some(large)), [7], "more than a page");
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn audit(snapshot: &Snapshot) {
     assert_eq!(snapshot.shared_kernel_memory(), none);
     assert_eq!(snapshot.kernel_memory_of_users(), none);
     assert_eq!(snapshot.writable_aliases_of_code(&image), none);
+    assert_eq!(snapshot.broken_links(), none);
 
     for (index, core) in snapshot.cores.iter().enumerate() {
         // The walk finds what QEMU finds, so what it says of the other address spaces can be believed.
@@ -110,7 +111,7 @@ fn a_cpu_driver_has_memory_of_its_node() {
 const TIMES: usize = 8;
 
 /// Audits a machine with those words from an event on, whenever it then happens to be stopped.
-fn audit_repeatedly(words: &'static str, from: EventKind) {
+fn audit_repeatedly(words: &'static str, from: EventKind) -> Vec<Snapshot> {
     let (snapshots, registers) = boot(words).stop_at(from, |qmp| {
         let mut snapshots = vec![Snapshot::take(qmp, CORES, MEMORY_MIB)?];
         let mut registers = vec![diagnose::registers(qmp)?];
@@ -125,6 +126,7 @@ fn audit_repeatedly(words: &'static str, from: EventKind) {
     });
     snapshots.iter().for_each(audit);
     assert!(registers.iter().any(|cores| *cores != registers[0]), "nothing happened: {registers:x?}");
+    snapshots
 }
 
 /// Domains are started and ended, their memory used again and again.
@@ -137,4 +139,12 @@ fn domains_that_come_and_go_change_nothing_about_it() {
 #[test]
 fn domains_that_fault_change_nothing_about_it() {
     audit_repeatedly("scenario=exceptions", EventKind::CheckPassed);
+}
+
+/// Links come and go, and the CPU driver reaches no more of their frames than a page.
+#[test]
+fn links_that_come_and_go_change_nothing_about_it() {
+    let snapshots = audit_repeatedly("scenario=links", EventKind::CheckPassed);
+    let links = snapshots.iter().map(|snapshot| snapshot.link_pages().len()).max();
+    assert!(links >= Some(2), "no link was seen");
 }

@@ -119,7 +119,7 @@ pub struct Capability {
     pub base: u64,
     /// Its size, in the same units.
     pub size: u64,
-    /// Badge of an endpoint or notification; 0 for none.
+    /// Badge of an endpoint, notification or link; 0 for none.
     pub badge: u64,
     /// Type-specific: a mapping's [`Mapping`]; a page table's generation in word 0; in word 0 of a kernel
     /// instance or reply right, what the kernel keeps there; else 0.
@@ -227,6 +227,10 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// The generation of the kernel's own page tables, for which there are no capabilities. Those of VNodes
+    /// begin at 1.
+    pub const KERNEL: u64 = 0;
+
     const LOW: u64 = PAGE_SIZE - 1;
 
     /// The words in a capability. Table and offset are multiples of the page size, which leaves their low

@@ -118,7 +118,7 @@ impl CapDb {
     }
 
     /// Copies the capability in `src` to `dst` with `rights`, of which it must have each, and with `badge`
-    /// unless that is 0. Only an endpoint or notification without a badge takes one.
+    /// unless that is 0. Only an endpoint, notification or link without a badge takes one.
     pub fn mint<S: Slots>(
         &mut self,
         slots: &mut S,
@@ -132,7 +132,7 @@ impl CapDb {
             return Err(SysError::MissingRight);
         }
         if badge != 0 {
-            if !matches!(cap.ty, ObjType::Endpoint | ObjType::Notification) {
+            if !matches!(cap.ty, ObjType::Endpoint | ObjType::Notification | ObjType::Link) {
                 return Err(SysError::WrongType);
             }
             if cap.badge != 0 && cap.badge != badge {
@@ -206,6 +206,42 @@ impl CapDb {
         Ok(())
     }
 
+    /// Puts into `dst` the capability for the mapping of one page of the frame in `object`, from byte `offset`
+    /// on, into entry `entry` of the kernel's own page table at physical address `table`. The kernel writes the
+    /// entry after this has succeeded; it is told to clear it ([`Objects::unmap`](crate::Objects::unmap)) when
+    /// this capability goes, or the last one of the frame, or the frame is revoked.
+    pub fn insert_kernel_mapping<S: Slots>(
+        &mut self,
+        slots: &mut S,
+        dst: Place,
+        object: SlotAddr,
+        table: u64,
+        entry: u16,
+        offset: u64,
+    ) -> Result<(), SysError> {
+        let cap = self.source(slots, object)?;
+        if cap.ty != ObjType::Frame {
+            return Err(SysError::WrongType);
+        }
+        if u32::from(entry) >= TABLE_ENTRIES {
+            return Err(SysError::OutOfRange);
+        }
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(SysError::Misaligned);
+        }
+        if offset.checked_add(PAGE_SIZE).is_none_or(|end| end > cap.size) {
+            return Err(SysError::OutOfRange);
+        }
+        check_destination(slots, dst, ObjType::Mapping)?;
+        let mapping = Mapping { table, generation: Mapping::KERNEL, entry, count: 1, offset };
+        let mapping = Capability {
+            data: mapping.encode(),
+            ..Capability::new(ObjType::Mapping, cap.base, cap.size, self.core).with_rights(cap.rights)
+        };
+        self.put(slots, dst.slot, mapping);
+        Ok(())
+    }
+
     /// Puts into `dst` a right to answer a call. It is never copied, and stays in this slot until it is used up
     /// by [`take_reply`](Self::take_reply) or deleted, which the kernel is told. `caller` is the kernel's.
     pub fn insert_reply<S: Slots>(&mut self, slots: &mut S, dst: Place, caller: u64) -> Result<(), SysError> {
@@ -264,9 +300,9 @@ impl CapDb {
     /// Puts into `dst` a capability on memory of another core, `cap.owner`, received through the monitors:
     /// RAM, a frame or a device frame.
     ///
-    /// It can be copied, minted and mapped here. Retype and revoke answer `RetryThroughMonitor`; deleting the
-    /// last such capability drops it (and its mappings), and its owner goes on believing in a remote copy
-    /// until it asks.
+    /// It can be copied, minted and mapped here. Retype answers `RetryThroughMonitor`, revoke too until
+    /// [`set_remote`](Self::set_remote) says that the owner does not mind; deleting the last such capability
+    /// drops it (and its mappings), and its owner goes on believing in a remote copy until it asks.
     pub fn insert_foreign<S: Slots>(
         &mut self,
         slots: &mut S,
@@ -360,12 +396,14 @@ impl CapDb {
     /// The page-table entries of `cap`, if it is a mapping and its table still exists.
     pub(crate) fn entries_of<S: Slots>(&self, slots: &S, cap: &Capability) -> Option<Unmap> {
         let Mapping { table, generation, entry, count, offset } = cap.mapping()?;
-        match self.find_vnode(slots, table) {
-            Some((table_type, g)) if g == generation => {
-                Some(Unmap { table, table_type, entry, count, address: cap.base + offset })
-            }
-            _ => None,
-        }
+        let table_type = match generation {
+            Mapping::KERNEL => ObjType::Pt,
+            _ => match self.find_vnode(slots, table) {
+                Some((table_type, g)) if g == generation => table_type,
+                _ => return None,
+            },
+        };
+        Some(Unmap { table, table_type, entry, count, address: cap.base + offset })
     }
 
     /// The innermost object that contains `address` of `space` in its range, by one of its capabilities.

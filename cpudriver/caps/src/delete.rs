@@ -30,7 +30,7 @@ use crate::db::{CapDb, has_mappings};
 use crate::lookup::CNode;
 use crate::objects::{Budget, Objects, Progress};
 use crate::tree::Key;
-use lmp::objects::{CTE_SIZE, DISPATCHER_SLOTS};
+use lmp::objects::CTE_SIZE;
 use lmp::{ObjType, SysError};
 
 /// How many slots of a CNode are looked at for one to host its capability.
@@ -523,8 +523,5 @@ fn leave_word<S: Slots>(slots: &mut S, slot: SlotAddr, awaited: u64, floor: u32)
 
 /// Number of slots of the CNode that `cap` is for.
 fn slots_of(cap: &Capability) -> u32 {
-    match cap.ty {
-        ObjType::Dispatcher => DISPATCHER_SLOTS,
-        _ => CNode::new(cap).map_or(0, |cnode| cnode.slots()),
-    }
+    cap.ty.own_slots().unwrap_or_else(|| CNode::new(cap).map_or(0, |cnode| cnode.slots()))
 }

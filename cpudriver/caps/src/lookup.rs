@@ -69,6 +69,7 @@ fn l1_slots(size: u64) -> u32 {
 ///
 /// It must be dropped when [`Objects::finalize`](crate::Objects::finalize) is called for that L1 CNode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(16))]
 pub struct CSpace {
     base: u64,
     slots: u32,
@@ -77,6 +78,12 @@ pub struct CSpace {
 impl CSpace {
     /// The capability space in which no reference names anything.
     pub const EMPTY: CSpace = CSpace { base: 0, slots: 0 };
+
+    /// Where in it the physical address of the L1 CNode is, in bytes, for assembly.
+    pub const BASE_OFFSET: usize = core::mem::offset_of!(CSpace, base);
+
+    /// Where in it the number of L1 slots is, 32 bits.
+    pub const SLOTS_OFFSET: usize = core::mem::offset_of!(CSpace, slots);
 
     /// The capability space whose root `cap` is for; `WrongType` if that is no L1 CNode.
     pub fn new(cap: &Capability) -> Result<CSpace, SysError> {

@@ -44,7 +44,7 @@ pub enum Progress {
     Again,
 }
 
-/// The entries of a mapping whose page table still exists.
+/// The entries of a mapping whose page table still exists. The kernel knows its own tables by their address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unmap {
     /// Physical address of the page table.

@@ -38,8 +38,10 @@ impl CapDb {
     /// Deletes all descendants and all other copies of the capability in `slot`, which stays usable but for
     /// making new capabilities from it.
     ///
+    /// Of memory of another core that can be mapped, it deletes the copies and mappings of this core.
+    ///
     /// Errors: `EmptySlot`; `SlotBusy`; `RetryThroughMonitor` if the object or a descendant has remote
-    /// relations or another owner; what the kernel refused the destruction of a descendant with (everything
+    /// relations, or another owner and is not mappable; what the kernel refused the destruction of a descendant with (everything
     /// else is gone then); `Again`: not finished, or another revoke comes first.
     pub fn revoke<S: Slots, O: Objects>(
         &mut self,
@@ -57,7 +59,7 @@ impl CapDb {
                 return Err(SysError::Again);
             }
             None => {
-                if cap.owner != self.core()
+                if (cap.owner != self.core() && !cap.ty.is_mappable())
                     || self.remote(slots, &cap).intersects(Remote::COPIES | Remote::DESCENDANTS)
                 {
                     return Err(SysError::RetryThroughMonitor);

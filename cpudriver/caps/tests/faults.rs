@@ -992,6 +992,73 @@ fn a_dispatcher_takes_its_own_slots_along() {
     }
 }
 
+/// Maps page `page` of the frame in `object` into the kernel's own table, by the first own slot of the link in
+/// slot `link`.
+fn map_for_link(m: &mut Machine, link: u32, object: u32, entry: u16, page: u64) -> Result<(), SysError> {
+    const TABLE: u64 = 0xffff_0000;
+    let (dst, source) = (slot_in(ObjType::Link, m.cap(link).base, 1024, 0), slot_at(object).slot);
+    m.finish(Budget::ENTRY, |db, s, _, _| {
+        db.insert_kernel_mapping(s, dst, source, TABLE, entry, page * PAGE_SIZE)
+    })?;
+    let to = m.cap(object).base + page * PAGE_SIZE;
+    m.kernel.entries.insert((TABLE, entry), to);
+    Ok(())
+}
+
+#[test]
+fn a_link_lets_go_of_its_page_whatever_goes_first() {
+    type Way = fn(&mut Machine) -> Result<(), SysError>;
+    let ways: [(&str, Way); 5] = [
+        ("the link is deleted", |m| m.delete(slot_at(5))),
+        ("the last capability of the frame is deleted", |m| {
+            m.delete(slot_at(6))?;
+            assert_eq!(m.kernel.entries.len(), 1, "a copy is left");
+            m.delete(slot_at(7))
+        }),
+        ("the frame is revoked", |m| m.revoke(slot_at(7))),
+        ("the memory is revoked", |m| m.revoke(ram())),
+        ("a frame of another core is revoked", |m| {
+            let slot = slot_at(6).slot;
+            m.step(ONE, |db, s, _, _| db.set_owner(s, slot, CoreId(9))).unwrap();
+            m.revoke(slot_at(6))
+        }),
+    ];
+    for (way, go) in ways {
+        let mut m = machine();
+        m.retype(slot_at(5), ram(), request(ObjType::Link, 0, 1024, 1)).unwrap();
+        m.retype(slot_at(6), ram(), request(ObjType::Frame, 2 * MIB, 2 * MIB, 1)).unwrap();
+        m.copy(slot_at(7), slot_at(6)).unwrap();
+        map_for_link(&mut m, 5, 6, 9, 3).unwrap();
+        assert_eq!(map_for_link(&mut m, 5, 6, 10, 3), Err(SysError::SlotOccupied));
+        m.kernel.events.clear();
+        assert_eq!(go(&mut m), Ok(()), "{way}");
+        assert_eq!(m.kernel.entries.len(), 0, "{way}");
+        let unmaps = m.kernel.events.iter().filter_map(|e| match e {
+            Event::Unmap(unmap) => Some(unmap),
+            _ => None,
+        });
+        let [unmap] = unmaps.collect::<Vec<_>>()[..] else { panic!("{way}: {:?}", m.kernel.events) };
+        let expected = (ObjType::Pt, 9, 1, RAM + 2 * MIB + 3 * PAGE_SIZE);
+        assert_eq!((unmap.table_type, unmap.entry, unmap.count, unmap.address), expected, "{way}");
+    }
+}
+
+#[test]
+fn a_kernel_mapping_is_refused_with_one_error_for_each_cause() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Link, 0, 1024, 1)).unwrap();
+    m.retype(slot_at(6), ram(), request(ObjType::Frame, MIB, 8192, 1)).unwrap();
+    assert_eq!(map_for_link(&mut m, 5, RAM_SLOT, 0, 0), Err(SysError::WrongType));
+    assert_eq!(map_for_link(&mut m, 5, 99, 0, 0), Err(SysError::EmptySlot));
+    assert_eq!(map_for_link(&mut m, 5, 6, 512, 0), Err(SysError::OutOfRange));
+    assert_eq!(map_for_link(&mut m, 5, 6, 0, 2), Err(SysError::OutOfRange));
+    assert_eq!(map_for_link(&mut m, 5, 6, 0, u64::MAX / PAGE_SIZE), Err(SysError::OutOfRange));
+    let dst = slot_in(ObjType::Link, RAM, 1024, 0);
+    let askew = m.step(ONE, |db, s, _, _| db.insert_kernel_mapping(s, dst, slot_at(6).slot, 0x1000, 0, 8));
+    assert_eq!(askew, Err(SysError::Misaligned));
+    assert_eq!(map_for_link(&mut m, 5, 6, 511, 1), Ok(()));
+}
+
 #[test]
 fn remote_relations_send_one_to_the_monitor_through_every_copy() {
     let mut m = machine();
@@ -1048,6 +1115,48 @@ fn an_object_of_another_core_can_be_mapped_and_dropped() {
     ] {
         assert!(m.step(ONE, |db, s, _, _| db.insert_foreign(s, at, cap)).is_err(), "{cap:?}");
     }
+}
+
+/// A foreign frame is used like any, but nothing is made of it; its copies here go when its monitor has said
+/// that they may, and none of that touches its memory.
+#[test]
+fn copies_of_another_cores_frame_come_and_go() {
+    let mut m = machine();
+    const BASE: u64 = 0x4000_0000;
+    let foreign = Capability::new(ObjType::Frame, BASE, 8 * PAGE_SIZE, CoreId(9));
+    m.step(ONE, |db, s, _, _| db.insert_foreign(s, slot_at(5), foreign)).unwrap();
+    m.retype(slot_at(6), ram(), request(ObjType::Pt, 0, 4096, 1)).unwrap();
+    m.retype(slot_at(7), ram(), request(ObjType::Link, 8192, 1024, 1)).unwrap();
+    m.kernel.events.clear();
+    let mint = |m: &mut Machine, dst: u32, src: u32, rights| {
+        m.finish(Budget::ENTRY, |db, s, _, _| db.mint(s, slot_at(dst), slot_at(src).slot, rights, 0))
+    };
+    assert_eq!(mint(&mut m, 10, 5, Rights::READ), Ok(()));
+    assert_eq!(mint(&mut m, 11, 10, Rights::READ | Rights::WRITE), Err(SysError::MissingRight));
+    m.copy(slot_at(12), slot_at(10)).unwrap();
+    map(&mut m, slot_at(13), slot_at(12), slot_at(6), mapping(4, 2, 4096)).unwrap();
+    map_for_link(&mut m, 7, 10, 0, 7).unwrap();
+    for i in [5, 10, 12] {
+        let identity = m.db.identify(&m.arena, slot_at(i).slot).unwrap();
+        assert_eq!((identity.cap.owner, identity.cap.remote), (CoreId(9), Remote::COPIES));
+        assert_eq!(m.revoke(slot_at(i)), Err(SysError::RetryThroughMonitor));
+        for ty in [ObjType::Frame, ObjType::L1CNode] {
+            let made = m.retype(slot_at(20), slot_at(i), request(ty, 0, 4096, 1));
+            assert!(matches!(made, Err(SysError::RetryThroughMonitor | SysError::BadRetype)), "{made:?}");
+        }
+    }
+    let set = |m: &mut Machine, i: u32, remote| {
+        m.step(ONE, |db, s, _, _| db.set_remote(s, slot_at(i).slot, remote)).unwrap();
+    };
+    // Any copy will do to say it, and any to revoke by.
+    set(&mut m, 12, Remote::empty());
+    m.revoke(slot_at(10)).unwrap();
+    assert!([5, 12, 13].iter().all(|i| m.cap(*i).is_free()));
+    assert_eq!(m.kernel.entries.len(), 0);
+    m.delete(slot_at(10)).unwrap();
+    assert!(!m.kernel.events.iter().any(|e| matches!(e, Event::Zero(..) | Event::Init(..))));
+    // Nothing is left in the way of the same frame coming again.
+    m.step(ONE, |db, s, _, _| db.insert_foreign(s, slot_at(5), foreign)).unwrap();
 }
 
 #[test]

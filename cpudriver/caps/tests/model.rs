@@ -13,7 +13,7 @@ use caps::{
     Budget, Capability, Level, MappingRange, Mark, Place, Progress, Remote, Request, SlotAddr, Slots,
 };
 use common::*;
-use lmp::objects::{CTE_SIZE, DISPATCHER_SLOTS, Extent, PAGE_SIZE, Space};
+use lmp::objects::{CTE_SIZE, Extent, PAGE_SIZE, Space};
 use lmp::{ObjType, Rights, SysError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ impl Model {
             e.rights = rights;
         }
         if badge != 0 {
-            if e.ty != ObjType::Endpoint && e.ty != ObjType::Notification {
+            if !matches!(e.ty, ObjType::Endpoint | ObjType::Notification | ObjType::Link) {
                 return Err(SysError::WrongType);
             }
             if e.badge != 0 && e.badge != badge {
@@ -242,10 +242,7 @@ fn pick_place(cnodes: &[Entry], word: u32) -> Place {
     let cnode = pick(cnodes, word);
     let (word, near) = (word >> 8, word >> 28 != 0);
     let index = if near { word % 12 } else { word % 256 };
-    let slots = match cnode.ty {
-        ObjType::Dispatcher => DISPATCHER_SLOTS,
-        _ => (cnode.size / CTE_SIZE) as u32,
-    };
+    let slots = cnode.ty.own_slots().unwrap_or((cnode.size / CTE_SIZE) as u32);
     slot_in(cnode.ty, cnode.base, cnode.size, index % slots)
 }
 
@@ -261,8 +258,22 @@ fn pick_source(cnodes: &[Entry], full: &[SlotAddr], word: u32) -> Place {
 
 fn pick_request(w: &[u32]) -> Request {
     use ObjType::*;
-    const TYPES: &[ObjType] =
-        &[Ram, Ram, Ram, Frame, Frame, L2CNode, L2CNode, L1CNode, Pt, Pd, Dispatcher, Endpoint, Notification];
+    const TYPES: &[ObjType] = &[
+        Ram,
+        Ram,
+        Ram,
+        Frame,
+        Frame,
+        L2CNode,
+        L2CNode,
+        L1CNode,
+        Pt,
+        Pd,
+        Dispatcher,
+        Endpoint,
+        Notification,
+        Link,
+    ];
     let ty = if w[0].is_multiple_of(64) { pick(ObjType::ALL, w[0] >> 8) } else { pick(TYPES, w[0] >> 8) };
     let size = match ty.extent() {
         Extent::Fixed(n) => n,

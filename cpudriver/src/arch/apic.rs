@@ -8,10 +8,16 @@ use x86_64::registers::model_specific::Msr;
 
 /// Vector of the timer.
 pub(crate) const TIMER_VECTOR: u8 = 0x20;
+/// Vector by which another core says that it has put something into the ring of a link.
+pub(crate) const LINK_VECTOR: u8 = 0x21;
+/// Vector by which this core reminds itself that it has not read all of its links.
+pub(crate) const LINK_REST_VECTOR: u8 = 0x22;
 /// Vector of local APIC errors.
 pub(crate) const ERROR_VECTOR: u8 = 0xfe;
 /// Vector of spurious interrupts.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
+
+const _: () = assert!((LINK_REST_VECTOR as u64) < lmp::invocation::USER_VECTOR_FIRST);
 
 /// Physical address of the xAPIC registers unless firmware moved them: mapped uncached in every window.
 pub(crate) const XAPIC_BASE: u64 = 0xfee0_0000;
@@ -104,8 +110,10 @@ impl Apic {
         self.with(|a| unsafe { a.enable_timer() });
     }
 
-    /// Send an inter-processor interrupt.
+    /// Send an inter-processor interrupt. Whoever takes it sees every store that came before.
+    #[inline(always)]
     pub(crate) fn send(&mut self, apic_id: u32, vector: u8) {
+        finish_stores();
         // SAFETY: see `id`.
         self.with(|a| unsafe { a.send_ipi(vector, destination(apic_id)) });
     }
@@ -116,10 +124,22 @@ impl Apic {
         self.with(|a| unsafe { a.send_init_ipi(destination(apic_id)) });
     }
 
-    /// Start a core at physical page `page`.
+    /// Start a core at physical page `page`. It sees every store that came before.
     pub(crate) fn send_sipi(&mut self, apic_id: u32, page: u8) {
+        finish_stores();
         // SAFETY: see `id`; the caller holds the trampoline, which is written at that page.
         self.with(|a| unsafe { a.send_sipi(page, destination(apic_id)) });
+    }
+}
+
+/// Make all earlier stores visible before an interrupt is sent: writing the register of an x2APIC does not wait
+/// for them (SDM volume 3A, 12.12.3).
+#[inline(always)]
+fn finish_stores() {
+    // SAFETY: both fences are part of SSE2, which every x86-64 CPU has.
+    unsafe {
+        core::arch::x86_64::_mm_mfence();
+        core::arch::x86_64::_mm_lfence();
     }
 }
 
@@ -136,6 +156,11 @@ pub(crate) const XAPIC_ACCESS: paging::Entry =
 /// The upper half of the interrupt command register for a core: xAPIC has its identifier in the top byte.
 fn destination(apic_id: u32) -> u32 {
     if x2apic_on() { apic_id } else { apic_id << 24 }
+}
+
+/// Whether `apic_id` names one core to this core's APIC, and not all of them.
+pub(crate) fn is_one_core(apic_id: u32) -> bool {
+    apic_id < if x2apic_on() { u32::MAX } else { 0xff }
 }
 
 /// Whether `doorbell` (`apic_id << 8 | vector`) names a vector that user space may send.

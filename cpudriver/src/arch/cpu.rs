@@ -24,13 +24,20 @@ pub(crate) struct Features {
     pub mxcsr_mask: u32,
 }
 
+impl Features {
+    /// Whether AVX is on.
+    pub(crate) fn avx(&self) -> bool {
+        XCr0Flags::from_bits_truncate(self.xcr0).contains(XCr0Flags::AVX)
+    }
+}
+
 /// Why a CPU cannot run the CPU driver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Missing(pub &'static str);
 
-/// Turn on what the CPU has: paging protections, `syscall`, vector state. `syscall_entry` is where system
+/// Turn on what the CPU has: paging protections, `syscall`, vector state. `syscall_entry` says where system
 /// calls arrive.
-pub(crate) fn enable(syscall_entry: [u64; 2]) -> Result<Features, Missing> {
+pub(crate) fn enable(syscall_entry: fn(&Features) -> u64) -> Result<Features, Missing> {
     let cpuid = CpuId::new();
     let basic = cpuid.get_feature_info().ok_or(Missing("CPUID leaf 1"))?;
     let extended = cpuid.get_extended_feature_info();
@@ -98,7 +105,8 @@ pub(crate) fn enable(syscall_entry: [u64; 2]) -> Result<Features, Missing> {
         Star::write_raw(star.1.0 - 8, star.2.0);
     }
     debug_assert_eq!(star.0.0, star.1.0 + 8);
-    LStar::write(VirtAddr::new(syscall_entry[usize::from(avx)]));
+    let features = Features { smap, fsgsbase, xcr0: xcr0.bits(), mxcsr_mask: mxcsr_mask() };
+    LStar::write(VirtAddr::new(syscall_entry(&features)));
     SFMask::write(
         RFlags::INTERRUPT_FLAG
             | RFlags::TRAP_FLAG
@@ -110,7 +118,7 @@ pub(crate) fn enable(syscall_entry: [u64; 2]) -> Result<Features, Missing> {
     if size as usize > lmp::frame::VECTOR_AREA_SIZE {
         return Err(Missing("a vector state of at most 4096 bytes"));
     }
-    Ok(Features { smap, fsgsbase, xcr0: xcr0.bits(), mxcsr_mask: mxcsr_mask() })
+    Ok(features)
 }
 
 /// The bits of MXCSR that may be set without a fault (SDM volume 1, 11.6.6).
@@ -181,6 +189,14 @@ pub(crate) fn clear_data_segments() {
 /// Whether an address is canonical with 48-bit virtual addresses.
 pub(crate) fn is_canonical(a: u64) -> bool {
     ((a as i64) << 16 >> 16) as u64 == a
+}
+
+/// Bits of a physical address.
+pub(crate) fn physical_bits() -> u32 {
+    CpuId::new()
+        .get_processor_capacity_feature_info()
+        .map_or(36, |c| u32::from(c.physical_address_bits()))
+        .min(52)
 }
 
 /// Stop this core for good.

@@ -10,8 +10,12 @@ use core::arch::{global_asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use lmp::frame::{offset as frame, reg};
+use lmp::invocation::Op;
 
-use crate::objects::Short;
+use super::cpu::Features;
+use super::exchange;
+use crate::core_state::{self, CORE};
+use crate::objects::{Dispatcher, Short};
 
 /// Where the words of a message are in [`EntryState::gpr`].
 pub(crate) const MESSAGE_WORDS: [usize; 10] =
@@ -23,23 +27,23 @@ pub(crate) struct EntryState {
     /// General registers at a system call, in the order of [`lmp::frame::reg`]. RCX and R11 hold what
     /// `syscall` put there: instruction pointer and flags.
     pub gpr: [u64; 16],
-    /// Window address of the running dispatcher's frame.
-    pub frame: u64,
     /// XCR0.
     pub xcr0: u64,
     /// Address of the common interrupt code for this CPU.
     pub common: u64,
+    /// Address of the system call entry that saves all registers.
+    pub generic: u64,
     /// Exceptions and interrupts so far.
     pub interrupts: u64,
     /// System calls so far.
     pub system_calls: u64,
 }
 
-const FRAME: usize = offset_of!(EntryState, frame);
-const XCR0: usize = offset_of!(EntryState, xcr0);
+pub(super) const XCR0: usize = offset_of!(EntryState, xcr0);
 const COMMON: usize = offset_of!(EntryState, common);
 const INTERRUPTS: usize = offset_of!(EntryState, interrupts);
-const SYSTEM_CALLS: usize = offset_of!(EntryState, system_calls);
+pub(super) const GENERIC: usize = offset_of!(EntryState, generic);
+pub(super) const SYSTEM_CALLS: usize = offset_of!(EntryState, system_calls);
 
 /// The one [`EntryState`] of this core.
 #[repr(transparent)]
@@ -50,9 +54,9 @@ unsafe impl Sync for EntryCell {}
 
 pub(crate) static ENTRY: EntryCell = EntryCell(UnsafeCell::new(EntryState {
     gpr: [0; 16],
-    frame: 0,
     xcr0: 0,
     common: 0,
+    generic: 0,
     interrupts: 0,
     system_calls: 0,
 }));
@@ -129,7 +133,8 @@ macro_rules! interrupt_common {
                 "jz 9f",
                 "push rax",
                 "push rcx",
-                "mov rax, [rip + {entry} + {current}]",
+                "mov rax, [rip + {core} + {current}]",
+                "mov rax, [rax + {frame}]",
                 "cmp qword ptr [rax + {disabled}], 0",
                 "jne 3f",
                 "mov rcx, [rsp + 32]",
@@ -191,7 +196,9 @@ macro_rules! interrupt_common {
                 "ud2",
                 entry = sym ENTRY,
                 interrupts = const INTERRUPTS,
-                current = const FRAME,
+                core = sym CORE,
+                current = const core_state::offset::CURRENT,
+                frame = const offset_of!(Dispatcher, frame),
                 xcr0 = const XCR0,
                 disabled = const frame::DISABLED,
                 critical_start = const frame::CRITICAL_START,
@@ -216,17 +223,18 @@ interrupt_common!(interrupt_common_smap, "clac");
 interrupt_common!(interrupt_common_plain, "");
 
 macro_rules! syscall_entry {
-    ($name:ident, $($reset:literal),*) => {
+    ($name:ident, [$($before:literal),*] [$($reset:literal),*] $($operand:tt)*) => {
         /// A system call is a call: what C code would not expect to survive is not saved, but general
         /// registers are, so that a refused or repeated call finds them unchanged.
         #[unsafe(naked)]
         unsafe extern "C" fn $name() {
             naked_asm!(
+                "mov [rip + {entry}], rax",
+                $($before,)*
                 "mov [rip + {entry} + 56], rsp",
                 "lea rsp, [rip + __stack_top]",
                 "mov [rip + {entry} + 40], rdi",
                 "lea rdi, [rip + {entry}]",
-                "mov [rdi], rax",
                 "mov [rdi + 8], rbx",
                 "mov [rdi + 16], rcx",
                 "mov [rdi + 24], rdx",
@@ -256,14 +264,35 @@ macro_rules! syscall_entry {
                 entry = sym ENTRY,
                 system_calls = const SYSTEM_CALLS,
                 handler = sym crate::syscall::entry,
+                $($operand)*
             )
         }
     };
 }
 
-syscall_entry!(syscall_entry_avx, "vzeroall");
-syscall_entry!(
+/// The entries for CPUs whose vector registers are cleared so: one that saves all registers, and, where
+/// `wrfsbase` and its kin are on, one that lets some message forms take a short way before.
+macro_rules! syscall_entries {
+    ($generic:ident, $short:ident, $($reset:literal),*) => {
+        syscall_entry!($generic, [] [$($reset),*]);
+        syscall_entry!($short, [
+            "cmp word ptr [rip + {entry} + 4], {call_op}",
+            "je {call}",
+            "cmp word ptr [rip + {entry} + 4], {reply_receive_op}",
+            "je {reply_receive}"
+        ] [$($reset),*]
+            call_op = const Op::Call as u16,
+            call = sym exchange::call,
+            reply_receive_op = const Op::ReplyReceive as u16,
+            reply_receive = sym exchange::reply_receive,
+        );
+    };
+}
+
+syscall_entries!(syscall_entry_avx, short_entry_avx, "vzeroall");
+syscall_entries!(
     syscall_entry_sse,
+    short_entry_sse,
     "xorps xmm0, xmm0",
     "xorps xmm1, xmm1",
     "xorps xmm2, xmm2",
@@ -328,15 +357,27 @@ pub(crate) unsafe extern "C" fn return_short(short: &Short, state: &mut EntrySta
     )
 }
 
-/// The system call entries: for CPUs without and with AVX.
-pub(crate) fn syscall_entries() -> [u64; 2] {
-    [syscall_entry_sse as *const () as u64, syscall_entry_avx as *const () as u64]
+/// Where system calls are to arrive on a CPU with these features.
+pub(crate) fn syscall_entry(features: &Features) -> u64 {
+    let (short, generic) = syscall_entries(features);
+    if features.fsgsbase { short } else { generic }
 }
 
-/// Whether `rip` is the first instruction of a system call entry, where a debug exception that `mov ss`
+/// The entry that knows short ways, and the one that saves all registers.
+fn syscall_entries(features: &Features) -> (u64, u64) {
+    if features.avx() {
+        (short_entry_avx as *const () as u64, syscall_entry_avx as *const () as u64)
+    } else {
+        (short_entry_sse as *const () as u64, syscall_entry_sse as *const () as u64)
+    }
+}
+
+/// Whether `rip` is the first instruction of the system call entry, where a debug exception that `mov ss`
 /// held back arrives in ring 0 (SDM volume 3A, 6.8.3).
 pub(crate) fn is_syscall_entry(rip: u64) -> bool {
-    syscall_entries().contains(&rip)
+    [short_entry_avx, short_entry_sse, syscall_entry_avx, syscall_entry_sse]
+        .map(|f| f as *const () as u64)
+        .contains(&rip)
 }
 
 /// System calls of this core so far.
@@ -352,11 +393,12 @@ pub(crate) fn interrupts() -> u64 {
 }
 
 /// Prepare the entry code for this CPU.
-pub(crate) fn set_up(features: &super::cpu::Features) {
+pub(crate) fn set_up(features: &Features) {
     let common = if features.smap { interrupt_common_smap } else { interrupt_common_plain };
     // SAFETY: called once at start, before any entry can happen.
     unsafe {
         (*ENTRY.get()).common = common as *const () as u64;
         (*ENTRY.get()).xcr0 = features.xcr0;
+        (*ENTRY.get()).generic = syscall_entries(features).1;
     }
 }

@@ -5,7 +5,9 @@
 pub(crate) mod apic;
 pub(crate) mod cpu;
 pub(crate) mod entry;
+mod exchange;
 pub(crate) mod io;
+pub(crate) mod link_area;
 pub(crate) mod paging;
 pub(crate) mod segments;
 pub(crate) mod serial;

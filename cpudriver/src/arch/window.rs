@@ -75,12 +75,24 @@ impl Window {
         let Some(end) = base.checked_add(len) else { return false };
         self.ranges[..self.count].iter().any(|r| r.base().as_u64() <= base && end <= r.end().as_u64())
     }
+
+    /// Whether any of the `len` bytes at physical address `base` are this core's.
+    pub(crate) fn overlaps(&self, base: u64, len: u64) -> bool {
+        let range = PhysRange::new(PhysAddr::new(base), len);
+        self.ranges[..self.count].iter().any(|r| !r.intersection(range).is_empty())
+    }
 }
 
 /// Where physical address `pa` appears, as a pointer.
 #[inline(always)]
 pub(crate) fn ptr<T>(pa: u64) -> *mut T {
     PHYS_WINDOW.wrapping_add(pa) as *mut T
+}
+
+/// What [`ptr`] was made from.
+#[inline(always)]
+pub(crate) fn physical(address: u64) -> u64 {
+    address.wrapping_sub(PHYS_WINDOW)
 }
 
 /// Fill memory of this core with zeroes.

@@ -47,7 +47,7 @@ pub(super) fn configure(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>)
             return Err(e);
         }
     }
-    d.set_frame(frame.base);
+    d.set_up();
     let mut name = [0; 16];
     name[..8].copy_from_slice(&r.word(3).to_le_bytes());
     name[8..].copy_from_slice(&r.word(4).to_le_bytes());
@@ -84,11 +84,11 @@ pub(super) fn suspend(core: &mut Core, it: Invoked<'_>) -> SysResult {
                 d.short.rax.set(SysError::Interrupted as u64);
                 d.len.set(0);
             }
-            if d.saved.get() == Saved::Short && core.k.current != Some(d) {
+            if d.saved.get() == Saved::Short && core.k.current.get() != Some(d) {
                 core.spill(d);
             }
             d.state.set(DispatcherState::Suspended);
-            if core.k.current == Some(d) {
+            if core.k.current.get() == Some(d) {
                 core.save_system_call(d, 0);
                 core.dispatch()
             }

@@ -2,9 +2,9 @@
 //!
 //! If the receiver waits, the core goes straight to it: the words stay in the saved registers of this entry, the
 //! sender's few other registers go to its [`Short`](crate::objects::Short), the receiver's come from there. On a
-//! call or an answer the receiver also takes the sender's place in the ready queue and the rest of its time
-//! slice. Each form has this way first, for messages without capability or deadline, and everything else in a
-//! function of its own. What can be refused is checked before anything changes.
+//! call the receiver also takes the sender's place in the ready queue and the rest of its time slice. Calls and
+//! answers that need nothing but that usually do not get here: [`crate::arch`] has a short way for them. What can
+//! be refused is checked before anything changes.
 
 use super::{Invoked, Registers, own_dispatcher};
 use crate::arch::cpu;
@@ -31,7 +31,8 @@ struct Form {
 }
 
 impl Form {
-    fn new(r: &Registers<'_>, info: MessageInfo) -> SysResult<Form> {
+    fn new(r: &Registers<'_>, header: u64) -> SysResult<Form> {
+        let info = MessageInfo((header >> 48) as u16);
         if info.words() > WORDS {
             return Err(SysError::TooLong);
         }
@@ -44,6 +45,16 @@ impl Form {
         Ok(Form { info, cargo, landing: named(MessageInfo::RECEIVE_CAP, slots >> 32) })
     }
 
+    /// Of a message to an endpoint, by a capability that allows it.
+    fn to_endpoint(r: &Registers<'_>, it: Invoked<'_>, header: u64) -> SysResult<Form> {
+        it.need(Rights::WRITE)?;
+        let form = Form::new(r, header)?;
+        if form.sends_cap() {
+            it.need(Rights::GRANT)?;
+        }
+        Ok(form)
+    }
+
     fn sends_cap(&self) -> bool {
         self.cargo != CPtr::NULL
     }
@@ -53,19 +64,7 @@ impl Form {
     }
 }
 
-/// The operation-specific bits of the header.
-#[inline(always)]
-fn info(header: u64) -> MessageInfo {
-    MessageInfo((header >> 48) as u16)
-}
-
-/// Whether a form has words only: no flags, and not too many.
-#[inline(always)]
-fn is_plain(info: MessageInfo) -> bool {
-    usize::from(info.0) <= WORDS
-}
-
-#[inline(always)]
+/// Whether `d` waits for a message to `e`.
 fn waits_at(d: Ref<Dispatcher>, e: Ref<Endpoint>) -> bool {
     match d.wait.get() {
         Wait::ReceiveAny => true,
@@ -74,9 +73,9 @@ fn waits_at(d: Ref<Dispatcher>, e: Ref<Endpoint>) -> bool {
     }
 }
 
-#[inline(always)]
+/// The running dispatcher.
 fn caller(core: &Core) -> SysResult<Ref<Dispatcher>> {
-    core.k.current.ok_or(SysError::WrongState)
+    core.k.current.get().ok_or(SysError::WrongState)
 }
 
 /// Whether `d` can be sent to.
@@ -84,88 +83,35 @@ fn check_alive(d: Ref<Dispatcher>) -> SysResult {
     if d.state.get() != DispatcherState::Ended && d.is_configured() { Ok(()) } else { Err(SysError::Dead) }
 }
 
-/// The running dispatcher `from` waits from now on, and `to`, which waited, has its place and time slice.
-#[inline(always)]
-fn take_place(core: &mut Core, from: Ref<Dispatcher>, to: Ref<Dispatcher>) {
-    from.state.set(DispatcherState::Blocked);
-    core.k.hand_place(from, to);
-    to.wait.set(Wait::None);
-    to.state.set(DispatcherState::Runnable);
-    if to.deadline.get() != 0 {
-        drop_deadline(core, to);
-    }
-}
-
-#[cold]
-fn drop_deadline(core: &mut Core, d: Ref<Dispatcher>) {
-    core.k.clear_deadline(d);
-    core.k.update_timer();
-}
-
 /// Enter `to`, which is ready, with the first `len` words of this entry.
-#[inline(always)]
 fn enter(core: &mut Core, r: &mut Registers<'_>, to: Ref<Dispatcher>, len: usize) -> ! {
     r.clear_words(len);
-    core.switch_to(to, to.frame_address());
+    core.switch_to(to);
     core.return_with(to, r.0)
 }
 
+/// The capability is a copy: what is passed on may be the invoked one.
 pub(super) fn send(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, header: u64) -> SysResult {
-    let e = it.object::<Endpoint>()?;
-    it.need(Rights::WRITE)?;
-    let info = info(header);
-    let d = e.dispatcher.get().ok_or(SysError::NotBound)?;
-    if is_plain(info) && waits_at(d, e) && d.is_configured() {
-        let me = caller(core)?;
-        deliver(
-            core,
-            r,
-            (me, d, e),
-            ReceivedInfo::new(info.words(), false, false, e.label.get()),
-            it.cap.badge,
-        )
-    }
-    send_otherwise(core, r, Invoked { cap: &{ *it.cap }, slot: it.slot }, info)
-}
-
-/// The receiver `d`, which waits at `e`, gets the core and the words; `me` stays ready behind it.
-#[inline(always)]
-fn deliver(
-    core: &mut Core,
-    r: &mut Registers<'_>,
-    (me, d, _): (Ref<Dispatcher>, Ref<Dispatcher>, Ref<Endpoint>),
-    received: ReceivedInfo,
-    badge: u64,
-) -> ! {
-    core.save_short(me, r.0);
-    me.short.rax.set(0);
-    me.len.set(0);
-    d.wait.set(Wait::None);
-    d.short.rax.set(received.0);
-    d.short.rbx.set(badge);
-    core.k.begin_slice();
-    core.k.make_ready(d, Place::First);
-    core.k.update_timer();
-    enter(core, r, d, received.words())
-}
-
-#[inline(never)]
-fn send_otherwise(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, info: MessageInfo) -> SysResult {
-    let e = it.object::<Endpoint>()?;
-    let form = Form::new(r, info)?;
-    if form.sends_cap() {
-        it.need(Rights::GRANT)?;
-    }
+    let (e, form) = (it.object::<Endpoint>()?, Form::to_endpoint(r, it, header)?);
     let me = caller(core)?;
     let d = e.dispatcher.get().ok_or(SysError::NotBound)?;
     check_alive(d)?;
-    let (len, badge) = (info.words(), it.cap.badge);
+    let (len, badge) = (form.info.words(), it.cap.badge);
+    let received = ReceivedInfo::new(len, form.sends_cap(), false, e.call.get().label());
     if waits_at(d, e) {
         if form.sends_cap() {
             transfer(core, core.k.cspace, form.cargo, d, d.landing.get(), form.gives())?;
         }
-        let received = ReceivedInfo::new(len, form.sends_cap(), false, e.label.get());
-        deliver(core, r, (me, d, e), received, badge)
+        core.save_short(me, r.0);
+        me.short.rax.set(0);
+        me.len.set(0);
+        core.k.leave_wait(d);
+        d.short.rax.set(received.0);
+        d.short.rbx.set(badge);
+        core.k.begin_slice();
+        core.k.make_ready(d, Place::First);
+        core.k.update_timer();
+        enter(core, r, d, len)
     }
     let Some(frame) = d.frame() else { return Err(SysError::Dead) };
     let mut ring = e.ring.get();
@@ -179,12 +125,7 @@ fn send_otherwise(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, info:
         transfer(core, core.k.cspace, form.cargo, d, landed, form.gives())?;
         e.landing.set(CPtr::NULL);
     }
-    let mut message = Message {
-        badge,
-        info: ReceivedInfo::new(len, form.sends_cap(), false, e.label.get()),
-        landed: landed.0.into(),
-        ..Message::default()
-    };
+    let mut message = Message { badge, info: received, landed: landed.0.into(), ..Message::default() };
     for (n, word) in message.words[..len].iter_mut().enumerate() {
         *word = r.word(n);
     }
@@ -199,44 +140,9 @@ fn send_otherwise(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, info:
     Ok(())
 }
 
+/// As in [`send`], the capability is a copy.
 pub(super) fn call(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, header: u64) -> SysResult {
-    let e = it.object::<Endpoint>()?;
-    it.need(Rights::WRITE)?;
-    let info = info(header);
-    let d = e.dispatcher.get().ok_or(SysError::NotBound)?;
-    if is_plain(info) && waits_at(d, e) && d.is_configured() {
-        let me = caller(core)?;
-        me.landing.set(CPtr::NULL);
-        let received = ReceivedInfo::new(info.words(), false, true, e.label.get());
-        deliver_call(core, r, (me, d), received, it.cap.badge)
-    }
-    call_otherwise(core, r, Invoked { cap: &{ *it.cap }, slot: it.slot }, info)
-}
-
-/// The receiver `d`, which waits, gets the core, the words and the right to answer `me`, which waits for that.
-#[inline(always)]
-fn deliver_call(
-    core: &mut Core,
-    r: &mut Registers<'_>,
-    (me, d): (Ref<Dispatcher>, Ref<Dispatcher>),
-    received: ReceivedInfo,
-    badge: u64,
-) -> ! {
-    core.save_short(me, r.0);
-    core.k.take_call(d, me);
-    take_place(core, me, d);
-    d.short.rax.set(received.0);
-    d.short.rbx.set(badge);
-    enter(core, r, d, received.words())
-}
-
-#[inline(never)]
-fn call_otherwise(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, info: MessageInfo) -> SysResult {
-    let e = it.object::<Endpoint>()?;
-    let form = Form::new(r, info)?;
-    if form.sends_cap() {
-        it.need(Rights::GRANT)?;
-    }
+    let (e, form) = (it.object::<Endpoint>()?, Form::to_endpoint(r, it, header)?);
     let me = caller(core)?;
     let d = e.dispatcher.get().ok_or(SysError::NotBound)?;
     check_alive(d)?;
@@ -244,16 +150,25 @@ fn call_otherwise(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, info:
         // Nobody else can answer.
         return Err(SysError::WrongState);
     }
-    let deadline = deadline(me, info)?;
-    let (len, badge) = (info.words(), it.cap.badge);
+    let deadline = deadline(me, form.info)?;
+    let (len, badge) = (form.info.words(), it.cap.badge);
     if waits_at(d, e) {
         if form.sends_cap() {
             transfer(core, core.k.cspace, form.cargo, d, d.landing.get(), form.gives())?;
         }
+        core.save_short(me, r.0);
         me.landing.set(form.landing);
+        me.state.set(DispatcherState::Blocked);
+        core.k.take_call(d, me);
+        // It goes on in the caller's time slice.
+        core.k.hand_place(me, d);
+        core.k.leave_wait(d);
+        core.k.make_ready(d, Place::First);
         set_deadline(core, me, deadline);
-        let received = ReceivedInfo::new(len, form.sends_cap(), true, e.label.get());
-        deliver_call(core, r, (me, d), received, badge)
+        d.short.rax.set(ReceivedInfo::new(len, form.sends_cap(), true, e.call.get().label()).0);
+        d.short.rbx.set(badge);
+        core.k.update_timer();
+        enter(core, r, d, len)
     }
     if form.sends_cap() {
         cargo(core.k.cspace, form.cargo)?;
@@ -276,13 +191,12 @@ fn call_otherwise(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, info:
 }
 
 /// Who is heard by a receive: the running dispatcher, at one of its endpoints or at all.
-#[inline(always)]
 fn listener(core: &Core, it: Invoked<'_>) -> SysResult<(Ref<Dispatcher>, Option<Ref<Endpoint>>)> {
     if it.cap.ty == ObjType::Endpoint {
         let e = it.object::<Endpoint>()?;
         it.need(Rights::READ)?;
         match e.dispatcher.get() {
-            Some(d) if core.k.current == Some(d) => Ok((d, Some(e))),
+            Some(d) if core.k.current.get() == Some(d) => Ok((d, Some(e))),
             Some(_) => Err(SysError::WrongState),
             None => Err(SysError::NotBound),
         }
@@ -292,13 +206,12 @@ fn listener(core: &Core, it: Invoked<'_>) -> SysResult<(Ref<Dispatcher>, Option<
 }
 
 /// Whether an event is pending for the running dispatcher.
-#[inline(always)]
 fn has_event(d: Ref<Dispatcher>) -> bool {
     // SAFETY: the frame is mapped while the dispatcher runs, and the domain does not meanwhile.
     d.frame().is_some_and(|frame| unsafe { (*frame).control.events } != 0)
 }
 
-#[inline(always)]
+/// Whether callers are queued where `d` listens.
 fn has_callers(d: Ref<Dispatcher>, at: Option<Ref<Endpoint>>) -> bool {
     match at {
         Some(e) => e.queue.get().is_some(),
@@ -306,19 +219,12 @@ fn has_callers(d: Ref<Dispatcher>, at: Option<Ref<Endpoint>>) -> bool {
     }
 }
 
-#[inline(always)]
-fn wait_at(d: Ref<Dispatcher>, at: Option<Ref<Endpoint>>) {
-    d.wait.set(if at.is_some() { Wait::Receive } else { Wait::ReceiveAny });
-    d.at.set(at);
-}
-
 pub(super) fn receive(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, header: u64) -> SysResult {
     let (me, at) = listener(core, it)?;
-    let form = Form::new(r, info(header))?;
+    let form = Form::new(r, header)?;
     receive_from(core, r, me, at, form)
 }
 
-#[inline(never)]
 fn receive_from(
     core: &mut Core,
     r: &mut Registers<'_>,
@@ -340,7 +246,8 @@ fn receive_from(
     let deadline = deadline(me, form.info)?;
     core.save_short(me, r.0);
     me.landing.set(form.landing);
-    wait_at(me, at);
+    me.wait.set(if at.is_some() { Wait::Receive } else { Wait::ReceiveAny });
+    me.at.set(at);
     me.state.set(DispatcherState::Blocked);
     core.k.dequeue(me);
     set_deadline(core, me, deadline);
@@ -371,7 +278,7 @@ fn take_queued(
     core.k.take_call(me, next);
     let len = usize::from(next.len.get());
     core.save_short(me, r.0);
-    me.short.rax.set(ReceivedInfo::new(len, cargo != CPtr::NULL, true, e.label.get()).0);
+    me.short.rax.set(ReceivedInfo::new(len, cargo != CPtr::NULL, true, e.call.get().label()).0);
     me.short.rbx.set(next.badge.get());
     for (n, word) in next.words[..len].iter().enumerate() {
         r.set_message_word(n, word.get());
@@ -388,34 +295,7 @@ pub(super) fn reply_receive(
     header: u64,
 ) -> SysResult {
     let (me, at) = listener(core, it)?;
-    let info = info(header);
-    if let Some(c) = me.caller.get()
-        && is_plain(info)
-        && !has_callers(me, at)
-        && !has_event(me)
-        && c.is_configured()
-    {
-        core.save_short(me, r.0);
-        me.landing.set(CPtr::NULL);
-        wait_at(me, at);
-        me.caller.set(None);
-        c.partner.set(None);
-        take_place(core, me, c);
-        c.short.rax.set(ReceivedInfo::new(info.words(), false, false, 0).0);
-        enter(core, r, c, info.words())
-    }
-    reply_receive_otherwise(core, r, me, at, info)
-}
-
-#[inline(never)]
-fn reply_receive_otherwise(
-    core: &mut Core,
-    r: &mut Registers<'_>,
-    me: Ref<Dispatcher>,
-    at: Option<Ref<Endpoint>>,
-    info: MessageInfo,
-) -> SysResult {
-    let form = Form::new(r, info)?;
+    let form = Form::new(r, header)?;
     if let Some(c) = me.caller.get() {
         answer(core, r, c, form)?;
     }
@@ -440,7 +320,7 @@ fn answer(core: &mut Core, r: &Registers<'_>, c: Ref<Dispatcher>, form: Form) ->
 }
 
 pub(super) fn reply(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>, header: u64) -> SysResult {
-    let form = Form::new(r, info(header))?;
+    let form = Form::new(r, header)?;
     if it.cap.ty != ObjType::Reply {
         let me = own_dispatcher(core, it)?;
         let c = me.caller.get().ok_or(SysError::NoCaller)?;

@@ -6,7 +6,7 @@ use crate::dispatch::{Place, badge_bits};
 use crate::objects::{Dispatcher, Endpoint, Notification, bind};
 use lmp::buffer::Ring;
 use lmp::frame::{EndpointBuffer, FRAME_SIZE, Message};
-use lmp::invocation::USER_VECTOR_FIRST;
+use lmp::invocation::{ReceivedInfo, USER_VECTOR_FIRST};
 use lmp::{ObjType, Rights, SysError, SysResult};
 
 pub(super) fn bind_endpoint(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
@@ -35,7 +35,7 @@ pub(super) fn bind_endpoint(core: &mut Core, r: &mut Registers<'_>, it: Invoked<
     e.offset.set(offset as u32);
     e.ring.set(Ring::new(len as u32));
     e.event.set(event as u8);
-    e.label.set(label);
+    e.call.set(ReceivedInfo::new(0, false, true, label));
     bind(e, d);
     if let Some(f) = d.frame() {
         // SAFETY: the buffer lies in the frame, as just checked, 64-byte aligned.

@@ -6,7 +6,7 @@ use caps::{
     AuditCursor, AuditError, AuditProgress, Budget, CNode, CapDb, Capability, CoreId, Cte, Level, Mark,
     Objects, Place, Progress, Request, SlotAddr, Slots, Unmap,
 };
-use lmp::objects::{CTE_SIZE, DISPATCHER_SLOTS};
+use lmp::objects::CTE_SIZE;
 use lmp::{ObjType, SysError};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -375,11 +375,9 @@ pub fn l1_place(base: u64, size: u64, i: u32) -> Place {
 
 /// Slot `i` of the object with slots at `base`.
 pub fn slot_in(ty: ObjType, base: u64, size: u64, i: u32) -> Place {
-    match ty {
-        ObjType::Dispatcher => {
-            Place { slot: SlotAddr(base).offset(i), level: Level::L2, room: DISPATCHER_SLOTS - i }
-        }
-        ObjType::L1CNode => l1_place(base, size, i),
+    match (ty, ty.own_slots()) {
+        (_, Some(slots)) => Place { slot: SlotAddr(base).offset(i), level: Level::L2, room: slots - i },
+        (ObjType::L1CNode, _) => l1_place(base, size, i),
         _ => place(base, i),
     }
 }
