@@ -2,7 +2,10 @@
 //!
 //! * [`start`] and [`entry!`]: from the first instruction to the domain's `main`, and to its end;
 //! * [`upcall`]: where the CPU driver enters the domain, and how it goes on from a save area;
-//! * [`events`]: waiting for notifications and deadlines;
+//! * [`events`] and [`bells`]: the bits by which what happens elsewhere reaches this domain;
+//! * [`waitset`]: waiting for channels, endpoints, bells and deadlines at once; [`executor`]: tasks on top of one;
+//! * [`channel`]: UMP channels; [`endpoint`]: LMP messages and calls; [`monitor`]: where both come from, and the
+//!   other services of the monitor;
 //! * [`memory`]: RAM, capability slots, page tables and mappings, all by invocations on the domain's own
 //!   capabilities, with an account of every byte;
 //! * [`mod@output`]: [`print!`], [`println!`] and result records through the domain's console stream;
@@ -15,20 +18,27 @@
 
 extern crate alloc;
 
+pub mod bells;
 pub mod bench;
+pub mod channel;
 pub mod directory;
+pub mod endpoint;
 pub mod env;
 pub mod events;
+pub mod executor;
 pub mod heap;
 pub mod interface;
 mod local;
 pub mod memory;
+pub mod monitor;
 pub mod output;
 pub mod spawn;
 pub mod start;
 pub mod time;
+mod timers;
 pub mod upcall;
 pub mod vector;
+pub mod waitset;
 
 pub use env::Env;
 pub use lmp;

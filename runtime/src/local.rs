@@ -1,4 +1,4 @@
-//! [`Local`]: a static variable of a domain, which has one thread.
+//! [`Local`] and [`domain_local!`]: static variables of a domain, which has one thread.
 
 use core::cell::Cell;
 
@@ -23,5 +23,48 @@ impl<T: Copy> Local<T> {
 
     pub(crate) fn set(&self, value: T) {
         self.0.set(value);
+    }
+}
+
+/// A static of any type, for code that no upcall runs. The host's tests have many threads, hence a macro:
+/// there it is a `thread_local!`.
+#[cfg(not(test))]
+macro_rules! domain_local {
+    ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        $(#[$doc])*
+        static $name: $crate::local::Single<$type> = $crate::local::Single::new($value);
+    };
+}
+
+#[cfg(test)]
+macro_rules! domain_local {
+    ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        std::thread_local! {
+            $(#[$doc])*
+            static $name: $type = const { $value };
+        }
+    };
+}
+
+pub(crate) use domain_local;
+
+/// What [`domain_local!`] makes.
+#[cfg(not(test))]
+pub(crate) struct Single<T>(T);
+
+// SAFETY: a domain has one thread, and upcalls use nothing that `domain_local!` declares: they run fault
+// handlers only, which touch neither the heap nor anything of this kind.
+#[cfg(not(test))]
+unsafe impl<T> Sync for Single<T> {}
+
+#[cfg(not(test))]
+impl<T> Single<T> {
+    pub(crate) const fn new(value: T) -> Single<T> {
+        Single(value)
+    }
+
+    /// Calls `f` with the value; named as in `std::thread::LocalKey`.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        f(&self.0)
     }
 }

@@ -23,7 +23,7 @@ use lmp::{CPtr, ObjType, Rights, SlotRef, SysError, layout};
 use crate::events::{self, Deadline, Event};
 use crate::local::Local;
 use crate::memory::{self, LARGE_PAGE, MemoryError, Object, Source, Tables, base_page_runs, object_size};
-use crate::{start, upcall};
+use crate::{monitor, start, upcall};
 
 /// Bytes of the stack that is there from the start; it grows down to [`layout::STACK_BASE`].
 const FIRST_STACK: u64 = 64 << 10;
@@ -183,6 +183,11 @@ impl<'a> DomainBuilder<'a> {
     pub fn grant_less(mut self, slot: CPtr, source: CPtr, rights: Rights, badge: u64) -> Self {
         self.grants.push(Grant { slot, source, rights, badge });
         self
+    }
+
+    /// A monitor to ask, by the capability `endpoint` of its endpoint, at which this domain's number is `id`.
+    pub fn monitor(self, endpoint: CPtr, id: u64) -> Self {
+        self.grant_less(task::MONITOR, endpoint, Rights::WRITE | Rights::GRANT, id)
     }
 
     /// A console stream to print on.
@@ -641,6 +646,11 @@ impl Child {
         self.frame
     }
 
+    /// The physical addresses of the RAM that it consists of.
+    pub fn memory(&self) -> core::ops::Range<u64> {
+        self.ram.physical..self.ram.physical + self.ram.size
+    }
+
     /// What it takes.
     pub fn footprint(&self) -> Footprint {
         self.footprint
@@ -676,7 +686,22 @@ impl Child {
         }
     }
 
-    /// Takes it down, whether it has ended or not, and takes all its memory back.
+    /// Ends it, if it has not ended by itself; how it ended. Its dispatcher is gone then, and with it whatever the
+    /// domain waited for or was bound to; all else stays until [`Self::destroy`].
+    ///
+    /// # Errors
+    /// The CPU driver's; it then goes on.
+    pub fn kill(&self) -> Result<End, SpawnError> {
+        if let Some(end) = self.end() {
+            return Ok(end);
+        }
+        syscall::cap_revoke(task::ROOT, self.dispatcher).map_err(refused("ending the domain"))?;
+        syscall::cap_delete(task::ROOT, self.dispatcher).map_err(refused("ending the domain"))?;
+        Ok(End { cause: EndCause::Deleted, detail: 0, rip: 0 })
+    }
+
+    /// Takes it down, whether it has ended or not, and takes all its memory back: that which has copies on other
+    /// cores with the help of the monitor.
     ///
     /// # Errors
     /// The CPU driver's; the memory then stays with what is left of the domain.
@@ -685,8 +710,21 @@ impl Child {
     }
 }
 
+/// Whether this domain may wait for its monitor, which `init` never does.
+fn has_monitor() -> bool {
+    let is_init = start::info().is_some_and(|info| info.ram_caps > 0);
+    !is_init && syscall::cap_identify(task::ROOT, task::MONITOR).is_ok_and(|i| i.ty == ObjType::Endpoint)
+}
+
 fn take_down(ram: Object, slots: Vec<CPtr>) -> Result<(), SpawnError> {
-    syscall::cap_revoke(task::ROOT, ram.cap).map_err(refused("revoking the domain's RAM"))?;
+    let mut revoked = syscall::cap_revoke(task::ROOT, ram.cap);
+    if revoked == Err(SysError::RetryThroughMonitor)
+        && has_monitor()
+        && monitor::revoke_remote(ram.cap).is_ok()
+    {
+        revoked = syscall::cap_revoke(task::ROOT, ram.cap);
+    }
+    revoked.map_err(refused("revoking the domain's RAM"))?;
     for slot in slots {
         // Most went with the RAM; what maps memory of others, such as the console stream, may be left.
         match syscall::cap_delete(task::ROOT, slot) {

@@ -20,6 +20,11 @@ pub const fn same_core(doorbell: u64, vector: u8) -> u64 {
     doorbell & !0xff | vector as u64
 }
 
+/// The local APIC identifier of the core that `doorbell` rings on.
+pub const fn apic_of(doorbell: u64) -> u32 {
+    (doorbell >> 8) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,6 +32,7 @@ mod tests {
     #[test]
     fn a_doorbell_names_core_and_vector() {
         assert_eq!(doorbell(0x101, CONSOLE), 0x1_0140);
+        assert_eq!(apic_of(0x1_0140), 0x101);
         assert_eq!(same_core(doorbell(0x101, CONSOLE), MONITOR), 0x1_0141);
     }
 }

@@ -55,6 +55,8 @@ methods! {
         /// Take down all copies of what was made from a RAM or frame capability on other cores, so that it can
         /// be revoked here. Capability: that one.
         RevokeRemote = 17;
+        /// About the memory of node w1 that channels are made of. Answer: w1 = bytes that are free, w2 = all bytes.
+        Memory = 18;
     }
 }
 

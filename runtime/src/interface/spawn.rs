@@ -21,8 +21,9 @@ methods! {
     Report {
         /// Request w1 is done: w2 = number of the new domain, or 0 if it cannot be started.
         Spawned = 64;
-        /// Domain w1 has ended: w2 = `EndCause`, w3 = exit code or fault address. `init` keeps it until
-        /// [`Order::Released`].
+        /// Domain w1 has ended: w2 = `EndCause`, w3 = exit code or fault address, w4 = physical address and
+        /// w5 = bytes of the memory that it consists of. `init` keeps it until [`Order::Released`], when no other
+        /// core has copies of any of that memory.
         Ended = 65;
     }
 }

@@ -72,6 +72,15 @@ pub enum MemoryError {
     },
     /// The state was in use when a fault needed it.
     Busy,
+    /// All events of the dispatcher that are handed out are in use.
+    OutOfEvents,
+    /// All bells of the domain are in use.
+    OutOfBells,
+    /// The dispatcher frame has no room for the buffer of an endpoint.
+    OutOfFrame {
+        /// Bytes wanted.
+        bytes: u64,
+    },
 }
 
 impl fmt::Display for MemoryError {
@@ -88,6 +97,13 @@ impl fmt::Display for MemoryError {
             }
             Self::Refused { operation, cause } => write!(f, "{operation} was refused: {cause}"),
             Self::Busy => f.write_str("a page fault came while memory was being managed"),
+            Self::OutOfEvents => f.write_str("out of events: drop endpoints or bells that are not needed"),
+            Self::OutOfBells => {
+                write!(f, "a domain has at most {} bells: drop some", crate::bells::BELLS_MAX)
+            }
+            Self::OutOfFrame { bytes } => {
+                write!(f, "no free {bytes} bytes in the dispatcher frame: make endpoints with fewer messages")
+            }
         }
     }
 }
@@ -439,6 +455,19 @@ pub fn slots(count: u32) -> Result<CPtr, MemoryError> {
     with(|m| m.store.slots(count))
 }
 
+/// A CNode whose slots are not the runtime's to give out: its object, and the L1 slot through which they are named.
+///
+/// # Errors
+/// If RAM, slots or L1 slots are used up, or the CPU driver refuses.
+pub fn cnode() -> Result<(Object, u32), MemoryError> {
+    with(|m| {
+        let object = m.store.allocate(ObjType::L2CNode, 0, 1, &ANYWHERE)?;
+        let l1 = m.store.l1_free.next().ok_or(MemoryError::OutOfSlots)?;
+        syscall::cap_copy(task::ROOT, SlotRef::L1(l1), object.cap).map_err(refused("placing a CNode"))?;
+        Ok((object, l1))
+    })
+}
+
 /// Gives back an empty slot.
 pub fn free_slot(slot: CPtr) {
     let _ = with(|m| {
@@ -460,7 +489,11 @@ pub fn map(frame: CPtr, offset: u64, len: u64, flags: MapFlags) -> Result<Mapped
         let address =
             m.holes.allocate(len, align, &ANYWHERE).ok_or(MemoryError::OutOfAddresses { bytes: len })?;
         let mut mapped = Mapped { address, len, mappings: ArrayVec::new() };
-        for run in runs(address, physical, len) {
+        let space = &m.space;
+        // One more than there is room for, which tells that there are too many.
+        let all: ArrayVec<Run, { MAX_RUNS + 1 }> =
+            runs(address, physical, len, |at| space.has(at, 1)).take(MAX_RUNS + 1).collect();
+        for run in all {
             let result = if mapped.mappings.is_full() {
                 Err(MemoryError::OutOfAddresses { bytes: len })
             } else {

@@ -54,8 +54,14 @@ const fn reach(level: u32) -> u64 {
     PAGE_SIZE << (9 * level)
 }
 
-/// Splits `address..address + len`, backed by physical memory at `physical`, into runs.
-pub fn runs(address: u64, physical: u64, len: u64) -> impl Iterator<Item = Run> {
+/// Splits `address..address + len`, backed by physical memory at `physical`, into runs. Where there is a PT already, as
+/// `has_table` tells of an address, no large page fits.
+pub fn runs(
+    address: u64,
+    physical: u64,
+    len: u64,
+    has_table: impl Fn(u64) -> bool,
+) -> impl Iterator<Item = Run> {
     let mut done = 0;
     core::iter::from_fn(move || {
         if done >= len {
@@ -63,10 +69,11 @@ pub fn runs(address: u64, physical: u64, len: u64) -> impl Iterator<Item = Run> 
         }
         let (at, left) = (address + done, len - done);
         let aligned = |bytes: u64| at.is_multiple_of(bytes) && (physical + done).is_multiple_of(bytes);
-        let large = left >= LARGE_PAGE && aligned(LARGE_PAGE);
+        let large = left >= LARGE_PAGE && aligned(LARGE_PAGE) && !has_table(at);
         let run = if large {
-            let in_table = reach(2) - at % reach(2);
-            left.min(in_table) / LARGE_PAGE * LARGE_PAGE
+            let in_table = left.min(reach(2) - at % reach(2)) / LARGE_PAGE;
+            let free = (1..in_table).take_while(|page| !has_table(at + page * LARGE_PAGE)).count() as u64;
+            (1 + free) * LARGE_PAGE
         } else {
             left.min(reach(1) - at % reach(1))
         };
@@ -79,7 +86,7 @@ pub fn runs(address: u64, physical: u64, len: u64) -> impl Iterator<Item = Run> 
 /// Splits `address..address + len` into runs of base pages.
 pub fn base_page_runs(address: u64, len: u64) -> impl Iterator<Item = Run> {
     // Backed by memory that is nowhere aligned like the addresses, so no large page fits.
-    runs(address, address + PAGE_SIZE, len)
+    runs(address, address + PAGE_SIZE, len, |_| false)
 }
 
 impl<const N: usize> Tables<N> {
@@ -101,6 +108,12 @@ impl<const N: usize> Tables<N> {
         let table = Table { key: (address - address % reach(level)) | u64::from(level), cap };
         let at = self.known.partition_point(|t| t.key < table.key);
         self.known.try_insert(at, table).map_err(|_| MemoryError::TablesFull)
+    }
+
+    /// Whether the table of `level` that translates `address` is known.
+    pub fn has(&self, address: u64, level: u32) -> bool {
+        let key = (address - address % reach(level)) | u64::from(level);
+        self.known.binary_search_by_key(&key, |t| t.key).is_ok()
     }
 
     /// The table of `level` that translates `address`, made and linked if there is none yet.
@@ -177,9 +190,11 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
+    const NONE: fn(u64) -> bool = |_| false;
+
     #[test]
     fn runs_end_at_table_borders() {
-        let got: Vec<_> = runs(0x1f_f000, 0x5000, 0x3000).collect();
+        let got: Vec<_> = runs(0x1f_f000, 0x5000, 0x3000, NONE).collect();
         assert_eq!(
             got,
             [
@@ -191,7 +206,7 @@ mod tests {
 
     #[test]
     fn large_pages_are_used_where_both_sides_are_aligned() {
-        let got: Vec<_> = runs(LARGE_PAGE, 4 * LARGE_PAGE, 2 * LARGE_PAGE + 0x1000).collect();
+        let got: Vec<_> = runs(LARGE_PAGE, 4 * LARGE_PAGE, 2 * LARGE_PAGE + 0x1000, NONE).collect();
         assert_eq!(
             got,
             [
@@ -199,14 +214,21 @@ mod tests {
                 Run { address: 3 * LARGE_PAGE, offset: 2 * LARGE_PAGE, len: 0x1000, large: false },
             ]
         );
-        assert!(runs(LARGE_PAGE, 0x1000, 3 * LARGE_PAGE).all(|r| !r.large));
+        assert!(runs(LARGE_PAGE, 0x1000, 3 * LARGE_PAGE, NONE).all(|r| !r.large));
     }
 
     #[test]
     fn large_runs_end_at_the_border_of_a_directory() {
-        let got: Vec<_> = runs(reach(2) - LARGE_PAGE, 0, 3 * LARGE_PAGE).map(|r| r.len).collect();
+        let got: Vec<_> = runs(reach(2) - LARGE_PAGE, 0, 3 * LARGE_PAGE, NONE).map(|r| r.len).collect();
         assert_eq!(got, [LARGE_PAGE, 2 * LARGE_PAGE]);
-        assert_eq!(runs(0, 0, 0).count(), 0);
+        assert_eq!(runs(0, 0, 0, NONE).count(), 0);
+    }
+
+    #[test]
+    fn no_large_page_takes_the_place_of_a_table() {
+        let has_table = |address| address == 2 * LARGE_PAGE;
+        let got: Vec<_> = runs(0, 0, 4 * LARGE_PAGE, has_table).map(|r| (r.len, r.large)).collect();
+        assert_eq!(got, [(2 * LARGE_PAGE, true), (LARGE_PAGE, false), (LARGE_PAGE, true)]);
     }
 
     #[test]
