@@ -68,6 +68,23 @@ pub enum Action {
         /// Benchmarks to run in it; all where none is named.
         names: Vec<String>,
     },
+    /// Start a benchmark of your own from a template: a domain of about 30 lines, ready to run.
+    NewBench {
+        /// Its name: lower-case letters, digits and _.
+        name: String,
+    },
+    /// Start a placement policy of your own from a template: a function of about 10 lines, ready to use.
+    NewPolicy {
+        /// Its name: lower-case letters, digits and -.
+        name: String,
+    },
+    /// Show two files of results beside each other: what changed, by how much, and where memory lay.
+    Compare {
+        /// A file of results, such as results/20260102T030405Z-1.jsonl.
+        a: PathBuf,
+        /// Another.
+        b: PathBuf,
+    },
 }
 
 /// The options, the same for every command.

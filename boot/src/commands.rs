@@ -11,6 +11,7 @@ use results::host::{Header, Line, Record, Versions};
 use results::{Accel, EventKind, GuestExit, SCHEMA};
 
 use crate::cli::{self, Action, Cli, Options};
+use crate::compare;
 use crate::diagnose::Failure;
 use crate::guest::{self, Job, Outcome, Sight};
 use crate::images::{self, Progress};
@@ -19,6 +20,7 @@ use crate::journal::{Journal, Moment};
 use crate::machine::Machine;
 use crate::qemu::{self, Debugger, Qemu, Wiring};
 use crate::report::{Matrices, Width};
+use crate::scaffold::{self, Experiment};
 use crate::setup::{self, Need};
 use crate::vm::Vm;
 use crate::{Error, Result, host, report};
@@ -39,7 +41,32 @@ pub fn run(cli: &Cli) -> Result<()> {
         Some(Action::Boot { gdb }) => boot(options, if *gdb { Attach::Debugger } else { Attach::Nobody }),
         Some(Action::Setup) => setup(options),
         Some(Action::Qemu { names }) => print_command(options, names),
+        Some(Action::NewBench { name }) => add(Experiment::Bench, name),
+        Some(Action::NewPolicy { name }) => add(Experiment::Policy, name),
+        Some(Action::Compare { a, b }) => {
+            print!("{}", compare::compare(&read_results(a)?, &read_results(b)?)?);
+            Ok(())
+        }
     }
+}
+
+/// `new-bench` and `new-policy`.
+fn add(experiment: Experiment, name: &str) -> Result<()> {
+    let files = scaffold::add(&images::workspace()?, experiment, name)?;
+    for (index, file) in files.iter().enumerate() {
+        println!("{} {}", if index == 0 { "new:    " } else { "changed:" }, file.display());
+    }
+    match experiment {
+        Experiment::Bench => println!("Run it:   cargo run -- bench {name}"),
+        Experiment::Policy => println!("Use it:   cargo run -- bench ump_pingpong --policy {name}"),
+    }
+    Ok(())
+}
+
+/// A file of results that was named on the command line.
+fn read_results(path: &Path) -> Result<compare::File> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
+    Ok(compare::File::parse(path, &text)?)
 }
 
 /// Who is waited for before the first instruction.

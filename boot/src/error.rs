@@ -257,6 +257,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// An experiment that could not be added.
+    #[error("{0}")]
+    Scaffold(#[from] crate::scaffold::ScaffoldError),
+    /// Two files of results that cannot be compared.
+    #[error("{0}")]
+    Compare(#[from] crate::compare::CompareError),
     /// A program could not be started.
     #[error("cannot start {program}: {source}")]
     Start {
@@ -381,7 +387,8 @@ impl Error {
             | Self::NumaNoNode { .. }
             | Self::MemorySyntax { .. }
             | Self::MemoryTooSmall { .. }
-            | Self::MemoryNotDivisible { .. } => HostExit::Usage,
+            | Self::MemoryNotDivisible { .. }
+            | Self::Scaffold(_) => HostExit::Usage,
             Self::UnsupportedHost { .. } => HostExit::Unsupported,
             Self::QemuMissing { .. }
             | Self::QemuNotThere { .. }
@@ -407,9 +414,10 @@ impl Error {
             Self::CheckFailed(_) => HostExit::CheckFailed,
             Self::GuestUsage(_) => HostExit::GuestUsage,
             Self::GuestLost { .. } => HostExit::GuestLost,
-            Self::BadResults { .. } | Self::ResultsMissing { .. } | Self::NotRepeatable { .. } => {
-                HostExit::BadResults
-            }
+            Self::BadResults { .. }
+            | Self::ResultsMissing { .. }
+            | Self::NotRepeatable { .. }
+            | Self::Compare(_) => HostExit::BadResults,
             Self::Interrupted => HostExit::Interrupted,
             Self::Terminated => HostExit::Terminated,
         }

@@ -8,11 +8,13 @@
 //! - [`images`] builds the OS in a nested cargo and packs the boot archive;
 //! - [`vm`], [`qmp`] and [`guest`] run one guest and watch it;
 //! - [`diagnose`] and [`symbols`] say what a failed guest was doing;
-//! - [`journal`] and [`report`] write the results for programs and for people;
+//! - [`journal`] and [`report`] write the results for programs and for people, [`compare`] reads them again;
+//! - [`scaffold`] starts experiments from templates;
 //! - [`error`] has every message and exit code.
 
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod diagnose;
 pub mod error;
 pub mod guest;
@@ -25,6 +27,7 @@ pub mod numa;
 pub mod qemu;
 pub mod qmp;
 pub mod report;
+pub mod scaffold;
 pub mod setup;
 pub mod symbols;
 pub mod vm;

@@ -17,7 +17,7 @@ use results::host::Line;
 use results::{EventKind, GuestExit, HostExit, PANIC_PORT};
 use tempfile::TempDir;
 
-const START: &str = r#"{"type":"event","event":"start","value":1}"#;
+const START: &str = r#"{"type":"event","event":"start","value":2}"#;
 const RESULT: &str = concat!(
     r#"{"type":"result","bench":"fixture","metric":"put","cores":2,"nodes":2,"accel":"icount","layer":"counts","#,
     r#""unit":"instr","n":1,"min":1,"p50":1,"p90":1,"p99":1,"max":1,"counts":{},"seed":1}"#

@@ -21,6 +21,17 @@ pub mod slot {
     pub const REPORT: CPtr = CPtr::new(0, 37);
     /// First core: the notification to signal when the report is complete.
     pub const REPORT_NOTICE: CPtr = CPtr::new(0, 38);
+    /// The kernel control block of this core, with all rights.
+    pub const KCB: CPtr = CPtr::new(0, 39);
+    /// The endpoint that this core's domains call, made by `init` and bound by the monitor. `init` keeps it, gives
+    /// each domain a copy badged with its number ([`task::MONITOR`](lmp::cptr::task::MONITOR)), and sends its
+    /// reports (`runtime::interface::spawn::Report`) to it with badge 0.
+    pub const ENDPOINT: CPtr = CPtr::new(0, 40);
+    /// The endpoint of this core's `init`, for orders (`runtime::interface::spawn::Order`).
+    pub const INIT: CPtr = CPtr::new(0, 41);
+    /// First core: the endpoint of the system knowledge base (`runtime::interface::skb`), with the grant right.
+    /// It is bound before the monitor starts, so that every call is answered.
+    pub const SKB: CPtr = CPtr::new(0, 42);
 }
 
 /// Capabilities per further core, in the CNodes of gifts of the first core's monitor.
@@ -91,17 +102,6 @@ pub struct Report {
     pub failed: core::sync::atomic::AtomicU64,
     /// 1 when both numbers are final.
     pub done: core::sync::atomic::AtomicU64,
-}
-
-/// Layout of the channel between two monitors in the part of the share frame set aside for it: the outbox of
-/// the core whose share frame it is comes first.
-pub mod channel {
-    /// Lines of each ring.
-    pub const LINES: usize = ump::RPC_LINES;
-    /// Byte offset of the first core's outbox.
-    pub const FIRST_CORE_OUTBOX: usize = lmp::start::share::MONITOR_SIZE as usize / 2;
-
-    const _: () = assert!(size_of::<ump::Outbox<LINES>>() <= FIRST_CORE_OUTBOX);
 }
 
 #[cfg(test)]

@@ -4,159 +4,118 @@
 //! rings, and the next one's turn comes while the first still starts its user space. Their monitors' hellos are
 //! taken as they come.
 
+use core::convert::Infallible;
 use core::sync::atomic::Ordering;
 
 use alloc::vec::Vec;
 
 use lmp::invocation::TrampolineState;
+use lmp::start::share;
 use lmp::syscall::{self, CoreStart};
 use lmp::{CPtr, ObjType, SysError, cptr::task};
-use monitor::handover::{CoreEntry, CoreGift, channel, gift, slot};
-use monitor::protocol::{ACCEPTS, Leader, Outcome, Standing};
+use monitor::handover::{CoreEntry, CoreGift, gift, slot};
+use monitor::protocol::{Leader, Standing};
 use results::{Event as ResultEvent, EventKind};
 use runtime::events::{self, Deadline, Event};
 use runtime::{Env, memory, output, println, vector};
-use ump::Endpoint;
 
-use crate::member::{Failure, listen, rearm};
+use crate::peers::{Greeting, Peer, Place, Wake};
+use crate::server::{Failure, Server, listen, rearm};
 use crate::shared;
-
-const LOOK: Event = Event::new(0);
-const CORE_UP: Event = Event::new(1);
 
 /// How long a core may take until its CPU driver rings, per attempt.
 const START_TIME_MS: u64 = 5_000;
 /// How long the monitors may take until all have answered, after the last core was started.
 const HELLO_TIME_MS: u64 = 30_000;
-/// Assumed where the CPU driver could not measure the clock: 1 GHz, which is also QEMU's under `-icount`.
-const DEFAULT_TICKS_PER_MS: u64 = 1_000_000;
 /// SIPIs per core: a second one where the first was lost (Intel SDM volume 3A, section 9.4.4.1).
 const ATTEMPTS: usize = 2;
-
-/// Another core, as far as it was started.
-struct Peer {
-    leader: Leader,
-    endpoint: Endpoint<'static, { channel::LINES }>,
-}
 
 struct Starter {
     console_doorbell: u64,
     own_apic: u32,
-    ticks_per_ms: u64,
+    up: Event,
     up_notice: CPtr,
     /// The first loaded instance per node, whose read-only part others on the node share.
     donors: Vec<(u32, CPtr)>,
 }
 
-pub(crate) fn run(env: &Env) -> u64 {
-    match lead(env) {
-        Ok(never) => match never {},
-        Err(failure) => {
-            println!("monitor: {failure}");
-            runtime::start::EXIT_ERROR
-        }
-    }
-}
-
-fn lead(env: &Env) -> Result<core::convert::Infallible, Failure> {
+/// Starts the other cores, then does what every monitor does.
+pub(crate) fn run(env: &Env) -> Result<Infallible, Failure> {
     let info = env.info();
     let table = shared::table(slot::TABLE)?;
     let report = shared::report(slot::REPORT)?;
-    let look = listen(vector::MONITOR, LOOK)?;
+    let mut server = Server::new(info.core)?;
+    let up = events::allocate().ok_or(memory::MemoryError::OutOfEvents)?;
     let mut starter = Starter {
         console_doorbell: table.console_doorbell,
         own_apic: info.apic_id,
-        ticks_per_ms: match info.tsc_ticks_per_ms {
-            0 => DEFAULT_TICKS_PER_MS,
-            ticks => ticks,
-        },
-        up_notice: listen(vector::CORE_UP, CORE_UP)?,
+        up,
+        up_notice: listen(vector::CORE_UP, up)?,
         donors: Vec::new(),
     };
-    let mut peers: Vec<Peer> = Vec::with_capacity(table.entries().len());
     let mut failed = 0u64;
     for (index, entry) in (0..).zip(table.entries()) {
-        match starter.start(index, entry) {
+        match starter.start(index, entry, server.table()) {
             Ok(peer) => {
                 output::record(ResultEvent::new(EventKind::CoreUp).core(entry.core));
-                peers.push(peer);
+                server.machine.peers.insert(entry.core, peer);
             }
             Err(failure) => {
                 println!("core {} (APIC {:#x}) does not start: {failure}", entry.core, entry.apic_id);
                 failed += 1;
             }
         }
-        if events::take(LOOK.bit()) != 0 {
-            rearm(vector::MONITOR, look);
-        }
-        collect(&mut peers);
+        server.work();
     }
-    let deadline = Deadline::after(HELLO_TIME_MS * starter.ticks_per_ms);
-    // A ping each, so that both directions of every channel are known to work.
-    let mut pinged = alloc::vec![false; peers.len()];
-    let mut answered = alloc::vec![false; peers.len()];
-    loop {
-        collect(&mut peers);
-        for (i, peer) in peers.iter_mut().enumerate() {
-            if pinged[i] {
-                answered[i] |= peer.leader.standing() == Standing::Up;
-            } else if let Some(ping) = peer.leader.ping() {
-                pinged[i] = peer.endpoint.try_send(&ping).is_ok();
-                if let Some(entry) = table.entries().iter().find(|e| e.core == peer.leader.core()) {
-                    let bell = vector::doorbell(entry.apic_id, vector::MONITOR);
-                    let _ = syscall::ipi_send(slot::IPI, bell);
-                }
-            }
-        }
-        let silent =
-            |i: usize, p: &Peer| !answered[i] && !matches!(p.leader.standing(), Standing::Refused(_));
-        if !peers.iter().enumerate().any(|(i, p)| silent(i, p)) {
-            break;
-        }
-        let came = events::wait(LOOK.bit(), deadline);
-        if came == 0 {
-            break;
-        }
-        rearm(vector::MONITOR, look);
-    }
-    for (peer, answered) in peers.iter().zip(&answered) {
-        if !answered {
-            println!("core {}: its monitor does not answer", peer.leader.core());
-            failed += 1;
-        }
+    let silent = await_all(&mut server);
+    for core in &silent {
+        println!("core {core}: its monitor does not answer");
     }
     // Relaxed: the notice below is on this core, and the reader runs after it.
-    report.up.store(answered.iter().filter(|a| **a).count() as u64, Ordering::Relaxed);
-    report.failed.store(failed, Ordering::Relaxed);
+    report.up.store((server.machine.peers.len() - silent.len()) as u64, Ordering::Relaxed);
+    report.failed.store(failed + silent.len() as u64, Ordering::Relaxed);
     report.done.store(1, Ordering::Relaxed);
     syscall::notification_signal(slot::REPORT_NOTICE)
         .map_err(|e| Failure::Refused("signalling the report", e))?;
     loop {
-        events::wait(LOOK.bit(), Deadline::NEVER);
-        rearm(vector::MONITOR, look);
-        collect(&mut peers);
+        server.turn();
     }
 }
 
-/// Takes the messages that have come, and says which monitors are up.
-fn collect(peers: &mut [Peer]) {
-    for peer in peers {
-        while let Ok(Some(message)) = peer.endpoint.try_recv() {
-            match peer.leader.step(&message) {
-                Outcome::Up => {
-                    println!("core {} up", peer.leader.core());
-                    output::record(ResultEvent::new(EventKind::MonitorUp).core(peer.leader.core()));
+/// Waits until the monitors of all started cores have answered a ping, so that both directions of every channel are
+/// known to work; the cores whose monitors did not.
+fn await_all(server: &mut Server) -> Vec<u32> {
+    let deadline = Deadline::after_ms(HELLO_TIME_MS);
+    let mut pinged = Vec::new();
+    loop {
+        let mut silent = Vec::new();
+        let mut waiting = false;
+        for (&core, peer) in &mut server.machine.peers {
+            let Greeting::Leader(leader) = &mut peer.greeting else { continue };
+            match (leader.standing(), pinged.contains(&core)) {
+                (Standing::Up, true) => continue,
+                (Standing::Up, false) => {
+                    if let Some(ping) = leader.ping() {
+                        pinged.push(core);
+                        peer.send(&ping);
+                        peer.wake();
+                    }
+                    waiting = true;
                 }
-                Outcome::Refused(refusal) => println!("core {}: {refusal}", peer.leader.core()),
-                Outcome::Answered | Outcome::Ignored => {}
+                (Standing::Silent | Standing::Pinged { .. }, _) => waiting = true,
+                (Standing::Refused(_), _) => {}
             }
+            silent.push(core);
+        }
+        if !waiting || !server.turn_until(deadline) {
+            return silent;
         }
     }
 }
 
 impl Starter {
     /// Starts a core and waits until its CPU driver runs.
-    fn start(&mut self, index: u32, entry: &CoreEntry) -> Result<Peer, Failure> {
+    fn start(&mut self, index: u32, entry: &CoreEntry, notifications: CPtr) -> Result<Peer, Failure> {
         let kernel = memory::slot()?;
         let size = ObjType::Kernel.extent();
         let lmp::objects::Extent::Fixed(size) = size else {
@@ -178,15 +137,16 @@ impl Starter {
         if donor == CPtr::NULL {
             self.donors.push((entry.node, kernel));
         }
-        // The channel is looked at before the frame is handed over, while it is certainly readable.
-        let share = gift(index, CoreGift::Share);
-        let (own, theirs) = shared::channel(share)?;
-        let endpoint = Endpoint::new(own, theirs, ACCEPTS);
+        let share_frame = gift(index, CoreGift::Share);
         for (memory, operation) in
-            [(share, "handing the share frame over"), (gift(index, CoreGift::Ram), "handing RAM over")]
+            [(share_frame, "handing the share frame over"), (gift(index, CoreGift::Ram), "handing RAM over")]
         {
             syscall::kernel_give(kernel, memory).map_err(|e| Failure::Refused(operation, e))?;
         }
+        let place = Place { frame: share_frame, offset: share::MONITOR_OFFSET, side: 1, apic: entry.apic_id };
+        let bell = Wake::Bell(vector::doorbell(entry.apic_id, vector::MONITOR));
+        let leader = Greeting::Leader(Leader::new(entry.core));
+        let peer = Peer::new(&place, notifications, bell, leader)?;
         syscall::trampoline_arm(slot::TRAMPOLINE, &start)
             .map_err(|e| Failure::Refused("arming the trampoline", e))?;
         let ran = self.kick();
@@ -194,7 +154,7 @@ impl Starter {
             // The core is held in INIT; its memory stays lost, which is better than shared.
             let _ = syscall::trampoline_disarm(slot::TRAMPOLINE);
         }
-        ran.map(|()| Peer { leader: Leader::new(entry.core), endpoint })
+        ran.map(|()| peer)
     }
 
     /// Sends INIT and SIPI, and waits until the core rings, its CPU driver running.
@@ -202,10 +162,10 @@ impl Starter {
         syscall::trampoline_init(slot::TRAMPOLINE).map_err(|e| Failure::Refused("sending INIT", e))?;
         for _ in 0..ATTEMPTS {
             syscall::trampoline_sipi(slot::TRAMPOLINE).map_err(|e| Failure::Refused("sending SIPI", e))?;
-            let deadline = Deadline::after(START_TIME_MS * self.ticks_per_ms);
+            let deadline = Deadline::after_ms(START_TIME_MS);
             // Not before it rings: a core that has taken its start is still on the trampoline's page tables for a
             // few instructions, and arming it for the next core would take them away.
-            while events::wait(CORE_UP.bit(), deadline) != 0 {
+            while events::wait(self.up.bit(), deadline) != 0 {
                 rearm(vector::CORE_UP, self.up_notice);
                 let state = syscall::trampoline_status(slot::TRAMPOLINE)
                     .map_err(|e| Failure::Refused("looking at the trampoline", e))?;

@@ -1,63 +1,57 @@
 //! The monitor domain: on the first core it starts the others, on every core it answers for it.
 //!
-//! `init` spawns one on each core. What the monitors say to each other is in `monitor::protocol`; this binary
-//! moves the messages, invokes the capabilities and waits. It blocks whenever there is nothing to do.
+//! `init` spawns one on each core. What a monitor keeps account of, and what the monitors say to each other, is in the
+//! library `monitor`; this binary moves the messages ([`server`]), is the machine under it ([`machine`]) and has the
+//! channels to the other monitors ([`peers`]). It blocks whenever there is nothing to do.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 mod leader;
-mod member;
+mod machine;
+mod peers;
+mod server;
+mod shared;
+
+use core::convert::Infallible;
 
 use boot_freestanding as _;
-use runtime::Env;
+use lmp::start::share;
+use monitor::FIRST_CORE;
+use monitor::handover::slot;
+use monitor::protocol::Member;
+use runtime::{Env, vector};
+
+use peers::{Greeting, Peer, Place, Wake};
+use server::{Failure, Server};
 
 runtime::entry!(main);
 
 fn main(env: &Env) -> u64 {
-    if env.info().first_core == 1 { leader::run(env) } else { member::run(env) }
-}
-
-/// Memory that a monitor got from `init` and keeps mapped.
-mod shared {
-    use lmp::invocation::MapFlags;
-    use lmp::start::share;
-    use lmp::{CPtr, objects::PAGE_SIZE};
-    use monitor::handover::{Report, Table, channel};
-    use runtime::memory::{self, MemoryError};
-    use ump::Outbox;
-
-    /// An outbox of a channel between monitors.
-    pub(crate) type Ring = Outbox<{ channel::LINES }>;
-
-    /// Maps the share frame of another core, and finds the two outboxes of the channel: the first core's first.
-    pub(crate) fn channel(share: CPtr) -> Result<(&'static Ring, &'static Ring), MemoryError> {
-        let mapped = memory::map(share, 0, share::SIZE, MapFlags::READ | MapFlags::WRITE)?;
-        let base = mapped.as_ptr::<u8>().wrapping_add(share::MONITOR_OFFSET as usize);
-        let half = channel::FIRST_CORE_OUTBOX;
-        // SAFETY: the share frame is mapped writable for good (the mapping is never taken down), the part for
-        // the monitors' channel lies within it, and only the two monitors use it, through outboxes.
-        let (core, first) = unsafe { (Ring::from_raw(base, half), Ring::from_raw(base.add(half), half)) };
-        match (core, first) {
-            (Ok(core), Ok(first)) => Ok((first, core)),
-            // The layout makes both aligned and large enough.
-            _ => Err(MemoryError::OutOfAddresses { bytes: share::SIZE }),
+    let outcome = if env.info().first_core == 1 { leader::run(env) } else { follow(env) };
+    match outcome {
+        Ok(never) => match never {},
+        Err(failure) => {
+            runtime::println!("monitor: {failure}");
+            runtime::start::EXIT_ERROR
         }
     }
+}
 
-    /// Maps the table of the further cores.
-    pub(crate) fn table(frame: CPtr) -> Result<&'static Table, MemoryError> {
-        let mapped = memory::map(frame, 0, size_of::<Table>() as u64, MapFlags::READ)?;
-        // SAFETY: `init` filled the frame before it passed it on and does not write it again; the mapping is
-        // never taken down; any bytes are a `Table`.
-        Ok(unsafe { &*mapped.as_ptr::<Table>() })
-    }
-
-    /// Maps the page for the report.
-    pub(crate) fn report(frame: CPtr) -> Result<&'static Report, MemoryError> {
-        let mapped = memory::map(frame, 0, PAGE_SIZE, MapFlags::READ | MapFlags::WRITE)?;
-        // SAFETY: the mapping is never taken down, and the words are only accessed atomically.
-        Ok(unsafe { &*mapped.as_ptr::<Report>() })
+/// The monitor of a further core.
+fn follow(env: &Env) -> Result<Infallible, Failure> {
+    let info = env.info();
+    let mut server = Server::new(info.core)?;
+    // The console's doorbell is on the first core, and so is the monitor to talk to.
+    let bell = vector::same_core(u64::from(info.console_doorbell), vector::MONITOR);
+    let place =
+        Place { frame: slot::SHARE, offset: share::MONITOR_OFFSET, side: 0, apic: vector::apic_of(bell) };
+    let member = Member::new(info.core, info.apic_id);
+    let hello = member.hello();
+    let peer = Peer::new(&place, server.table(), Wake::Bell(bell), Greeting::Member(member))?;
+    server.greet(FIRST_CORE, peer, &hello);
+    loop {
+        server.turn();
     }
 }

@@ -6,6 +6,8 @@
 //! | ping | 1 | number | the first core's |
 //! | pong | 2 | the same number | the other |
 //!
+//! Everything else that monitors say to each other is in [`wire`](crate::wire).
+//!
 //! A monitor says hello once, first. Then the first core's may ping it, one ping at a time, and it answers each.
 //! Which core a message is from follows from the channel; the core in a hello is only compared with it.
 //!
@@ -15,6 +17,8 @@
 use core::fmt;
 
 use ump::{Accepts, Kind, Message};
+
+use crate::wire::Intermon;
 
 /// The version of this protocol.
 pub const VERSION: u64 = 1;
@@ -26,8 +30,8 @@ pub const PING: Kind = Kind(1);
 /// I am.
 pub const PONG: Kind = Kind(2);
 
-/// What a channel between monitors carries.
-pub const ACCEPTS: Accepts = Accepts::kinds_below(Kind(3));
+/// What a channel between monitors carries: these, and the messages of [`Intermon`](crate::wire::Intermon).
+pub const ACCEPTS: Accepts = Accepts::kinds_below(Kind(Intermon::KINDS_END));
 
 /// Why the first core's monitor does not take a core for up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +111,11 @@ impl Leader {
     /// Where it stands.
     pub const fn standing(&self) -> Standing {
         self.standing
+    }
+
+    /// Whether its hello was right.
+    pub const fn is_up(&self) -> bool {
+        matches!(self.standing, Standing::Up | Standing::Pinged { .. })
     }
 
     /// Messages that did not belong there.
@@ -203,7 +212,7 @@ mod tests {
     #[test]
     fn hello_then_ping_and_pong() {
         let (mut leader, mut member) = (Leader::new(3), Member::new(3, 17));
-        assert_eq!(leader.ping(), None, "not before the hello");
+        assert_eq!((leader.ping(), leader.is_up()), (None, false), "not before the hello");
         assert_eq!(leader.step(&member.hello()), Outcome::Up);
         for _ in 0..3 {
             let ping = leader.ping().unwrap();

@@ -154,19 +154,46 @@ pub fn place(
     }
 }
 
+/// What a policy that is added can look at; see `doc/tutorials/first-policy.md`.
+#[allow(dead_code, reason = "the policies of this crate look at the machine itself")]
+pub(crate) struct Site<'a> {
+    /// The node of who writes the data and the forward ring.
+    pub(crate) producer: NodeId,
+    /// The node of who reads the data and writes the backward ring.
+    pub(crate) consumer: NodeId,
+    /// The node of who asks for the channel.
+    pub(crate) creator: NodeId,
+    /// Nodes with memory that both sides can reach, in ascending order; at least one.
+    pub(crate) nodes: &'a [NodeId],
+    /// Relative distances: 10 is local.
+    pub(crate) distances: &'a dyn Fn(NodeId, NodeId) -> u8,
+}
+
+#[allow(dead_code, reason = "as the type")]
+impl Site<'_> {
+    /// How far the memory of one node is from another: 10 on the node itself.
+    pub(crate) fn distance(&self, from: NodeId, to: NodeId) -> u32 {
+        (self.distances)(from, to).into()
+    }
+}
+
 /// The nodes of the parts, before sizes.
-struct Homes {
-    data: Vec<NodeId>,
-    forward: NodeId,
-    backward: NodeId,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Homes {
+    /// Of the pool's pieces, at most [`MAX_PIECES`]; where there is none, the pool lies with the forward ring.
+    pub(crate) data: Vec<NodeId>,
+    pub(crate) forward: NodeId,
+    pub(crate) backward: NodeId,
 }
 
 impl Homes {
-    fn all(node: NodeId) -> Self {
+    /// Everything on one node.
+    pub(crate) fn all(node: NodeId) -> Self {
         Self::of(node, node, node)
     }
 
-    fn of(data: NodeId, forward: NodeId, backward: NodeId) -> Self {
+    /// The pool in one piece, and the two rings.
+    pub(crate) fn of(data: NodeId, forward: NodeId, backward: NodeId) -> Self {
         Self { data: vec![data], forward, backward }
     }
 }
@@ -245,6 +272,24 @@ impl<'a> Machine<'a> {
                 Homes::of(any(), any(), any())
             }
         })
+    }
+
+    /// What a policy that is added wants, as far as it can be used.
+    #[allow(dead_code, reason = "as the type `Site`")]
+    fn added(&self, policy: impl FnOnce(&Site<'_>) -> Homes) -> Result<Homes, PlaceError> {
+        let topology = self.model.topology;
+        let distances = |from, to| topology.distance(from, to).unwrap_or(Distance::UNREACHABLE).0;
+        let Self { producer, consumer, creator, .. } = *self;
+        let nodes = &self.usable;
+        let mut homes = policy(&Site { producer, consumer, creator, nodes, distances: &distances });
+        homes.data.truncate(MAX_PIECES);
+        if homes.data.is_empty() {
+            homes.data.push(homes.forward);
+        }
+        for &node in homes.data.iter().chain([&homes.forward, &homes.backward]) {
+            self.usable(node)?;
+        }
+        Ok(homes)
     }
 
     /// The node itself if it can be used.

@@ -17,7 +17,7 @@ pub const MAX_SAMPLES: u32 = 1 << 20;
 
 /// The placement policies by name. What each does is the system knowledge base's to know, which is above this crate
 /// and asserts that these are its names.
-pub const POLICIES: [&str; 10] = [
+pub const POLICIES: &[&str] = &[
     "producer",
     "consumer",
     "split-poller",

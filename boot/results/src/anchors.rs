@@ -75,8 +75,18 @@ const fn anchor_of(bench: &'static str, metric: &'static str, peers: &'static [P
 }
 
 impl Anchor {
+    const fn of(mut self, bytes: u64) -> Self {
+        self.size = Some(bytes);
+        self
+    }
+
     const fn aim(mut self, instr: u64) -> Self {
         self.aim = Some(instr);
+        self
+    }
+
+    const fn must(mut self, instr: u64) -> Self {
+        self.must = Some(instr);
         self
     }
 }
@@ -99,6 +109,28 @@ pub const ANCHORS: &[Anchor] = &[
     anchor_of("syscall", "round_trip", &[peer("seL4 NBRecv", 256), peer("Linux getppid", 211)]).aim(60),
     anchor_of("yield", "to_self", &[peer("seL4 Yield", 285)]),
     anchor_of("pagefault", "to_handler", &[peer("seL4 fault", 669), peer("Linux SIGSEGV", 2970)]).aim(300),
+    anchor_of(
+        "lmp_pingpong",
+        "one_way",
+        &[peer("seL4", 193), peer("Linux eventfd", 4471), peer("futex", 4626)],
+    )
+    .of(0)
+    .aim(120)
+    .must(250),
+    anchor_of("lmp_pingpong", "one_way", &[peer("seL4", 214)]).of(32).aim(130).must(250),
+    anchor_of("lmp_pingpong", "one_way", &[peer("seL4", 823), peer("Linux seqpacket", 8692)])
+        .of(64)
+        .aim(150)
+        .must(250),
+    anchor_of(
+        "lmp_pingpong",
+        "round_trip",
+        &[peer("seL4", 412), peer("SMP", 584), peer("Linux eventfd", 8413)],
+    )
+    .of(0)
+    .aim(240),
+    anchor_of("lmp_pingpong", "round_trip", &[peer("seL4", 454), peer("SMP", 626)]).of(32).aim(260),
+    anchor_of("lmp_pingpong", "round_trip", &[peer("seL4", 1610), peer("SMP", 1845)]).of(64).aim(300),
 ];
 
 /// The anchor of a result, where its numbers are of the anchors' kind: the one of its size, or else of all sizes.

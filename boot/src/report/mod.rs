@@ -4,7 +4,7 @@
 //! A measurement between many pairs of cores is summarised and printed as a matrix ([`pairs`]), one of many sizes
 //! with a row for each size ([`sizes`]); all others have a row each.
 
-mod pairs;
+pub(crate) mod pairs;
 mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,8 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use results::anchors::{ANCHORS, Anchor, BENCHES, Verdict, anchor};
 use results::host::Record;
 use results::{Accel, Layer, Unit, Value};
+
+pub(crate) use sizes::{COPIED, bytes};
 
 /// How wide a matrix may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,7 @@ fn pair(record: &Record) -> Option<(u32, u32)> {
 }
 
 /// Splits records into those of measurements that were made between more than one pair of cores, and the others.
-pub(super) fn split<'a>(records: &[&'a Record]) -> (Vec<&'a Record>, Vec<&'a Record>) {
+pub(crate) fn split<'a>(records: &[&'a Record]) -> (Vec<&'a Record>, Vec<&'a Record>) {
     let mut pairs: BTreeMap<Key<'_>, BTreeSet<(u32, u32)>> = BTreeMap::new();
     for record in records {
         if let Some(pair) = pair(record) {
@@ -39,14 +39,14 @@ pub(super) fn split<'a>(records: &[&'a Record]) -> (Vec<&'a Record>, Vec<&'a Rec
 
 /// How far apart the cores of a pair are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Distance {
+pub(crate) enum Distance {
     SameNode,
     OtherNode,
     Unknown,
 }
 
 impl Distance {
-    fn of(record: &Record) -> Self {
+    pub(crate) fn of(record: &Record) -> Self {
         match (record.src_node, record.dst_node) {
             (Some(src), Some(dst)) if src == dst => Self::SameNode,
             (Some(_), Some(_)) => Self::OtherNode,
@@ -54,7 +54,7 @@ impl Distance {
         }
     }
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::SameNode => "same node",
             Self::OtherNode => "other node",
@@ -75,7 +75,7 @@ struct Summary<'a> {
 }
 
 /// Where the lines of a channel lay: with the sender, the receiver, both of them, or on another node.
-fn homes(record: &Record) -> Option<String> {
+pub(crate) fn homes(record: &Record) -> Option<String> {
     let homes = record.homes.as_ref()?;
     let (src, dst) = (record.src_node, record.dst_node);
     let whose = |node: u32| match (Some(node) == src, Some(node) == dst) {
@@ -178,7 +178,7 @@ pub(super) fn summary(records: &[&Record]) -> String {
 }
 
 /// A median without digits that say nothing.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 

@@ -6,7 +6,7 @@ use results::host::Record;
 use super::{Cells, homes, number, path};
 
 /// The count of the bytes that one operation copied.
-const COPIED: &str = "bytes_copied";
+pub(crate) const COPIED: &str = "bytes_copied";
 
 /// Ways beside each other, as many columns as there are.
 pub(super) fn table(records: &[&Record]) -> String {
@@ -59,7 +59,7 @@ fn same_row(a: &Record, b: &Record) -> bool {
 }
 
 /// `4 KiB`, `1 MiB`; bytes where it is neither.
-fn bytes(size: u64) -> String {
+pub(crate) fn bytes(size: u64) -> String {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
     match size {

@@ -2,7 +2,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+pub mod jobs;
 pub mod lmp;
+pub mod peers;
 
 use boot_archive::Archive;
 use runtime::Env;

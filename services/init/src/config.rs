@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use boot_info::{Accelerator, CommandLineError, Setting, Settings, Words};
+use lmp::Rights;
 use results::Accel;
 use skb::Policy;
 
@@ -49,6 +50,48 @@ impl Default for Config {
             at_end: AtEnd::Stay,
             samples: None,
             policy: Policy::default(),
+        }
+    }
+}
+
+bitflags::bitflags! {
+    /// What a benchmark or test gets beside its own objects, its console stream and the monitor's endpoint.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Needs: u8 {
+        /// The boot archive: it makes domains by itself.
+        const ARCHIVE = 1;
+        /// The counters of its core, for reading.
+        const COUNTERS = 2;
+        /// All that the core's control block allows.
+        const CONTROL = 4;
+        /// The endpoint of the system knowledge base: it is what the test is about.
+        const KNOWLEDGE = 8;
+    }
+}
+
+/// Benchmarks that make domains by themselves, because that is what they measure.
+const SPAWNING: [&str; 4] = ["bench_lmp_cap", "bench_lmp_pingpong", "bench_spawn", "bench_yield"];
+
+impl Needs {
+    /// What the domain of this module needs.
+    pub fn of(module: &str) -> Needs {
+        if module == "test_memory" {
+            Needs::KNOWLEDGE
+        } else if module.starts_with("test_") {
+            Needs::ARCHIVE | Needs::CONTROL
+        } else if SPAWNING.contains(&module) {
+            Needs::ARCHIVE | Needs::COUNTERS
+        } else {
+            Needs::COUNTERS
+        }
+    }
+
+    /// The rights on the core's control block.
+    pub fn kcb(self) -> Option<Rights> {
+        if self.contains(Needs::CONTROL) {
+            Some(Rights::all())
+        } else {
+            self.contains(Needs::COUNTERS).then_some(Rights::READ)
         }
     }
 }
@@ -137,6 +180,16 @@ mod tests {
         for accelerator in Accelerator::ALL {
             assert_eq!(accel(accelerator).word(), accelerator.word());
         }
+    }
+
+    #[test]
+    fn domains_get_what_they_need() {
+        assert_eq!(Needs::of("test_hog").kcb(), Some(Rights::all()));
+        assert_eq!(Needs::of("bench_syscall").kcb(), Some(Rights::READ));
+        assert!(Needs::of("test_hog").contains(Needs::ARCHIVE));
+        assert_eq!(Needs::of("test_memory"), Needs::KNOWLEDGE);
+        assert!(Needs::of("bench_spawn").contains(Needs::ARCHIVE));
+        assert!(!Needs::of("bench_syscall").contains(Needs::ARCHIVE));
     }
 
     #[test]

@@ -1,39 +1,46 @@
 //! `init` on the first core: brings the machine up and does what the command line asks for.
 
 use core::arch::x86_64::{__cpuid_count, CpuidResult};
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use boot_info::{BootInfo, PhysRange};
+use boot_info::BootInfo;
 use console::handover as console_handover;
-use init::config::{AtEnd, Config};
+use init::config::{AtEnd, Config, Needs};
 use init::plan;
 use lmp::invocation::MapFlags;
-use lmp::objects::{HANDOVER_GRANULARITY, PAGE_SIZE};
+use lmp::objects::PAGE_SIZE;
 use lmp::syscall::{port_in, port_out};
 use lmp::{CPtr, ObjType, Rights, cptr::task, layout, syscall};
 use monitor::handover::{self as monitor_handover, CoreEntry, CoreGift, Report, Table};
 use results::{DEBUG_EXIT_PORT, EventKind, GuestExit};
 use runtime::events::{self, Deadline, Event};
-use runtime::memory::{self, Object};
-use runtime::spawn::{Child, DomainBuilder};
+use runtime::memory::{self, MemoryError, Object};
 use runtime::{Env, output, print, println, vector};
 use skb::{ApicId, Topology};
+use skb_service::handover as skb_handover;
 
-use crate::domains;
 use crate::firmware::Firmware;
+use crate::monitor_of;
+use crate::spawner::Spawner;
 use crate::streams::{Streams, one_of};
 
 /// The monitor's notice that all cores were started.
 const STARTED: Event = Event::new(0);
 
+/// The knowledge base's notice that it answers queries.
+const KNOWING: Event = Event::new(1);
+
 /// RAM for the console's own use, in bytes: a few KiB per stream in use.
 const CONSOLE_RAM: u64 = 8 << 20;
 /// RAM for the first core's monitor, in bytes.
 const MONITOR_RAM: u64 = 4 << 20;
+/// RAM for the knowledge base's own use, in bytes: its tables, and the slots of the frames it makes.
+const SKB_RAM: u64 = 2 << 20;
 /// RAM for a benchmark or a test, in bytes.
 const GUEST_RAM: u64 = 12 << 20;
 
@@ -87,7 +94,6 @@ struct System {
 }
 
 struct Console {
-    child: Child,
     control: &'static console_handover::Control,
     ring: CPtr,
     doorbell: u64,
@@ -99,6 +105,13 @@ struct Share {
     kernel: Object,
     share: Object,
     ram: Object,
+}
+
+/// The memory of the machine, divided.
+struct Division {
+    further: Vec<Share>,
+    /// For the knowledge base.
+    rest: Vec<Object>,
 }
 
 impl System {
@@ -120,23 +133,26 @@ impl System {
         let topology = discover(env, boot);
         let cores = topology.enabled_cores().len();
         let wanted = config.as_ref().ok().and_then(|c| c.cpus).map_or(cores, |n| cores.min(n as usize));
-        let further = divide(&topology, wanted);
+        let Division { further, rest } = divide(&topology, wanted)?;
         let doorbell = vector::doorbell(info.apic_id, vector::CONSOLE);
-        let mut streams = Streams::new(doorbell).map_err(Failure::new)?;
-        self.console = Some(start_console(env, &streams, &further, doorbell)?);
-        streams.attach_own();
+        let streams = Streams::new(doorbell).map_err(Failure::new)?;
+        let mut spawner = Spawner::new(env, streams).map_err(Failure::new)?;
+        self.console = Some(start_console(&mut spawner, &further, doorbell)?);
+        spawner.streams.attach_own();
         output::record(results::Event::start());
         output::record(results::Event::new(EventKind::CoreUp).core(0));
         let config = config.map_err(|e| Failure { exit: GuestExit::BadCommandLine, why: format!("{e}") })?;
         print!("{topology}");
 
-        let up = start_cores(env, &mut streams, further, doorbell)? + 1;
+        let skb = start_skb(&mut spawner, &topology, rest)?;
+        let up = start_cores(&mut spawner, further, doorbell, skb)? + 1;
         println!("{up} of {wanted} cores up");
         output::record(results::Event::new(EventKind::Ready).value(up as u64));
         if up < wanted {
             return Err(Failure::new("not all cores came up"));
         }
-        let exit = work(env, &mut streams, &config, up, topology.nodes().len());
+        let run = Run { config: &config, cores: up, nodes: topology.nodes().len(), skb };
+        let exit = run.work(&mut spawner);
         output::record(results::Event::new(EventKind::Done));
         Ok(exit)
     }
@@ -147,7 +163,7 @@ impl System {
             output::flush();
             let word = exit.word();
             match &self.console {
-                Some(console) if console.child.end().is_none() => {
+                Some(console) => {
                     console.control.exit.store(u64::from(word), Ordering::Release);
                     let _ = syscall::ipi_send(console.ring, console.doorbell);
                 }
@@ -177,64 +193,63 @@ fn discover(env: &Env, boot: &BootInfo) -> Topology {
     found.topology
 }
 
-/// Free RAM within `ranges`, in whole units of what can be handed over.
-fn free_within(ranges: &[PhysRange]) -> u64 {
-    let unit = HANDOVER_GRANULARITY;
-    let mut sum = 0;
-    memory::for_each_free_range(|free| {
-        for range in ranges {
-            let start = free.start.max(range.base().as_u64()).next_multiple_of(unit);
-            let end = free.end.min(range.end().as_u64()) / unit * unit;
-            sum += end.saturating_sub(start);
-        }
-    });
-    sum
-}
+/// How often to plan: what was taken on the way is there the next time.
+const PLANS: usize = 4;
 
-/// Takes the memory of the cores 1 to `wanted` - 1, each from the nearest node that has any. Cores without
-/// memory are left out, and said so.
-fn divide(topology: &Topology, wanted: usize) -> Vec<Share> {
+/// Takes the memory that a plan gives to the cores 1 to `wanted` - 1 and to the knowledge base.
+fn divide(topology: &Topology, wanted: usize) -> Result<Division, Failure> {
     let limit = wanted.min(monitor_handover::MAX_FURTHER_CORES + 1).min(console_handover::MAX_CORES);
-    let cores = &topology.enabled_cores()[..limit];
-    let own_node = cores.first().map(|c| c.node);
-    let mut shares = Vec::new();
-    for node in topology.nodes() {
-        let here: Vec<_> = cores.iter().skip(1).filter(|c| c.node == node.id).collect();
-        let reserved = if own_node == Some(node.id) { plan::FIRST_CORE_RAM } else { 0 };
-        let ram = plan::ram_per_core(free_within(&node.memory), reserved, here.len() as u64)
-            .unwrap_or(plan::LEAST_RAM);
-        for core in here {
-            let entry = CoreEntry { core: core.id.0, apic_id: core.apic.0, node: core.node.0, reserved: 0 };
-            match take_near(topology, node.id, ram) {
-                Some((kernel, share, ram)) => shares.push(Share { entry, kernel, share, ram }),
-                None => println!("core {} is not started: there is no memory for it", core.id),
-            }
+    let mut attempt = 1;
+    loop {
+        let mut free = Vec::new();
+        memory::for_each_free_range(|range| free.push(range));
+        let plan = plan::divide(topology, &free, limit).map_err(Failure::new)?;
+        // Slots and heap for this may have come out of what the plan gives away: then there is another plan.
+        match take(&plan) {
+            Err(MemoryError::OutOfRam { .. }) if attempt < PLANS => attempt += 1,
+            result => return result.map_err(Failure::new),
         }
     }
-    shares.sort_by_key(|s| s.entry.core);
-    shares
 }
 
-/// An instance's RAM, a share frame and `ram` bytes, from the nearest node that has them.
-fn take_near(topology: &Topology, node: skb::NodeId, ram: u64) -> Option<(Object, Object, Object)> {
-    let unit = HANDOVER_GRANULARITY;
-    for near in topology.memory_by_distance(node) {
-        for range in &topology.node(near)?.memory {
-            let within = range.base().as_u64()..range.end().as_u64();
-            let take = |ty, size| memory::allocate_in(ty, size, unit, &within).ok();
-            let Some(kernel) = take(ObjType::Ram, unit) else { continue };
-            let share = take(ObjType::Frame, unit);
-            let user = take(ObjType::Ram, ram);
-            if let (Some(share), Some(user)) = (share, user) {
-                return Some((kernel, share, user));
-            }
-            for object in [Some(kernel), share, user].into_iter().flatten() {
-                // It was just made and goes back as easily.
-                let _ = memory::free(object);
-            }
+/// Takes the memory of a plan, or nothing.
+fn take(plan: &plan::Plan) -> Result<Division, MemoryError> {
+    let mut taken = Vec::new();
+    let mut take = |ty, range: &Range<u64>| {
+        let object = memory::allocate_in(ty, range.end - range.start, PAGE_SIZE, range)?;
+        taken.push(object);
+        Ok(object)
+    };
+    let mut all = || {
+        let rest = plan.rest.iter().take(skb_handover::MAX_RAM_CAPS);
+        let rest = rest.map(|range| take(ObjType::Ram, range)).collect::<Result<_, _>>()?;
+        let mut share = |share: &plan::Share| {
+            let plan::Share { core, kernel, share, ram } = share;
+            Ok(Share {
+                entry: CoreEntry { core: core.id.0, apic_id: core.apic.0, node: core.node.0, reserved: 0 },
+                kernel: take(ObjType::Ram, kernel)?,
+                share: take(ObjType::Frame, share)?,
+                ram: take(ObjType::Ram, ram)?,
+            })
+        };
+        Ok(Division { further: plan.cores.iter().map(&mut share).collect::<Result<_, _>>()?, rest })
+    };
+    let division = all();
+    if division.is_err() {
+        for object in taken {
+            memory::free(object)?;
         }
     }
-    None
+    division
+}
+
+/// Gives up memory that others have now: what is handed over must have no copies here.
+fn hand_over(objects: impl IntoIterator<Item = Object>) -> Result<(), Failure> {
+    for object in objects {
+        syscall::cap_delete(task::ROOT, object.cap).map_err(Failure::new)?;
+        memory::forget(object);
+    }
+    Ok(())
 }
 
 /// A page shared with a child, zeroed, mapped here.
@@ -245,7 +260,7 @@ fn shared_page(bytes: u64) -> Result<(CPtr, *mut u8), Failure> {
     Ok((frame.cap, mapped.as_ptr()))
 }
 
-fn start_console(env: &Env, streams: &Streams, further: &[Share], doorbell: u64) -> Result<Console, Failure> {
+fn start_console(spawner: &mut Spawner, further: &[Share], doorbell: u64) -> Result<Console, Failure> {
     use console_handover::{COM_PORTS, COM1, COM2, Control, EXIT_PORTS, share, slot};
     let ports = |first: u16, count| {
         one_of(task::IO_PORTS, ObjType::IoPort, u64::from(first), count).map_err(Failure::new)
@@ -256,7 +271,7 @@ fn start_console(env: &Env, streams: &Streams, further: &[Share], doorbell: u64)
     let (frame, page) = shared_page(PAGE_SIZE)?;
     // SAFETY: the page is mapped for good, zeroed, and its word is only accessed atomically from now on.
     let control: &'static Control = unsafe { &*page.cast::<Control>() };
-    let child = domains::start(env, "console", |b| {
+    let start = spawner.service("console", |b| {
         let b = b
             .memory(CONSOLE_RAM)
             .word(0, 1 + further.len() as u64)
@@ -267,25 +282,55 @@ fn start_console(env: &Env, streams: &Streams, further: &[Share], doorbell: u64)
             .grant(slot::CONTROL, frame)
             .grant(share(0), task::SHARE);
         further.iter().zip(1..).fold(b, |b, (s, index)| b.grant(share(index), s.share.cap))
-    })
-    .map_err(|e| Failure::new(format!("the console does not start: {e}")))?;
+    });
+    start.map_err(Failure::new)?;
     while control.ready.load(Ordering::Acquire) == 0 {
-        if let Some(end) = child.end() {
+        if let Some(end) = spawner.service_end("console") {
             return Err(Failure::new(format!("the console ended: {end}")));
         }
         let _ = syscall::yield_core();
     }
     // The CPU driver's log goes to the console from now on.
     syscall::kcb_set_log_doorbell(task::KCB, doorbell).map_err(Failure::new)?;
-    Ok(Console { child, control, ring: streams.ring(), doorbell })
+    Ok(Console { control, ring: spawner.streams.ring(), doorbell })
+}
+
+/// Starts the knowledge base with the memory `rest`, and waits until it answers; its endpoint.
+fn start_skb(spawner: &mut Spawner, topology: &Topology, rest: Vec<Object>) -> Result<CPtr, Failure> {
+    use skb_handover::{ram, slot, word};
+    let words = topology.encode();
+    let (frame, at) = shared_page(8 * words.len() as u64)?;
+    // SAFETY: the frame is mapped writable, page-aligned, has room for the words and is nobody else's yet.
+    unsafe { at.cast::<u64>().copy_from_nonoverlapping(words.as_ptr(), words.len()) };
+    let endpoint = memory::allocate(ObjType::Endpoint, 0).map_err(Failure::new)?.cap;
+    let ready = memory::allocate(ObjType::Notification, 0).map_err(Failure::new)?.cap;
+    events::bind(ready, KNOWING).map_err(Failure::new)?;
+    let open = spawner.streams.open("skb");
+    let (_, stream) =
+        open.ok_or_else(|| Failure::new("there is no console stream for the knowledge base"))?;
+    let start = spawner.service("skb", |b| {
+        let b = b
+            .memory(SKB_RAM)
+            .stream(stream)
+            .word(word::RAM_CAPS, rest.len() as u64)
+            .word(word::TOPOLOGY_WORDS, words.len() as u64)
+            .grant_less(slot::TOPOLOGY, frame, Rights::READ, 0)
+            .grant(slot::ENDPOINT, endpoint)
+            .grant_less(slot::READY, ready, Rights::WRITE, 0);
+        rest.iter().zip(0..).fold(b, |b, (piece, index)| b.grant(ram(index), piece.cap))
+    });
+    start.map_err(Failure::new)?;
+    hand_over(rest)?;
+    while spawner.turn(KNOWING.bit()).map_err(Failure::new)? == 0 {}
+    Ok(endpoint)
 }
 
 /// Starts the monitor, which starts the further cores; how many of them came up.
 fn start_cores(
-    env: &Env,
-    streams: &mut Streams,
+    spawner: &mut Spawner,
     further: Vec<Share>,
     console_doorbell: u64,
+    skb: CPtr,
 ) -> Result<usize, Failure> {
     use monitor_handover::{gift, slot};
     let table_size = (size_of::<Table>() as u64).next_multiple_of(PAGE_SIZE);
@@ -305,75 +350,88 @@ fn start_cores(
     let notice = memory::allocate(ObjType::Notification, 0).map_err(Failure::new)?.cap;
     events::bind(notice, STARTED).map_err(Failure::new)?;
     let irq = one_of(task::IRQ_VECTORS, ObjType::Irq, u64::from(vector::MONITOR), 2).map_err(Failure::new)?;
-    let (_, stream) =
-        streams.open("monitor").ok_or_else(|| Failure::new("there is no console stream for the monitor"))?;
-    let bytes = domains::module(env, "monitor").map_err(Failure::new)?;
-    let mut builder = DomainBuilder::new("monitor", bytes)
-        .memory(MONITOR_RAM)
-        .stream(stream)
-        .grant(slot::IRQ, irq)
-        .grant(slot::IPI, task::IPIS)
-        .grant(slot::TRAMPOLINE, task::TRAMPOLINE)
-        .grant_less(slot::TABLE, table_frame, Rights::READ, 0)
-        .grant(slot::REPORT, report_frame)
-        .grant(slot::REPORT_NOTICE, notice);
-    for (share, index) in further.iter().zip(0..) {
-        builder = builder
-            .grant(gift(index, CoreGift::Kernel), share.kernel.cap)
-            .grant(gift(index, CoreGift::Share), share.share.cap)
-            .grant(gift(index, CoreGift::Ram), share.ram.cap);
-    }
-    let monitor = builder.build().map_err(Failure::new)?;
-    // Memory that is handed over must have no copies here.
-    for share in further {
-        for object in [share.kernel, share.share, share.ram] {
-            syscall::cap_delete(task::ROOT, object.cap).map_err(Failure::new)?;
-            memory::forget(object);
-        }
-    }
-    monitor.start().map_err(Failure::new)?;
+    let start = monitor_of::start(spawner, |b| {
+        let b = b
+            .memory(MONITOR_RAM)
+            .grant(slot::IRQ, irq)
+            .grant(slot::TRAMPOLINE, task::TRAMPOLINE)
+            .grant_less(slot::TABLE, table_frame, Rights::READ, 0)
+            .grant(slot::REPORT, report_frame)
+            .grant(slot::REPORT_NOTICE, notice)
+            .grant_less(slot::SKB, skb, Rights::WRITE | Rights::GRANT, 0);
+        further.iter().zip(0..).fold(b, |b, (share, index)| {
+            b.grant(gift(index, CoreGift::Kernel), share.kernel.cap)
+                .grant(gift(index, CoreGift::Share), share.share.cap)
+                .grant(gift(index, CoreGift::Ram), share.ram.cap)
+        })
+    });
+    start.map_err(Failure::new)?;
+    hand_over(further.into_iter().flat_map(|share| [share.kernel, share.share, share.ram]))?;
     while report.done.load(Ordering::Relaxed) == 0 {
-        events::wait(STARTED.bit() | Event::CHILD.bit(), Deadline::NEVER);
-        if let Some(end) = monitor.end() {
-            domains::report(env.info().core, "monitor", &end);
-            return Err(Failure::new("the monitor is gone"));
-        }
+        spawner.turn(STARTED.bit()).map_err(Failure::new)?;
     }
     Ok(report.up.load(Ordering::Relaxed) as usize)
 }
 
-/// Runs what the command line asks for.
-fn work(env: &Env, streams: &mut Streams, config: &Config, cores: usize, nodes: usize) -> GuestExit {
-    let Config { accel, seed, policy, .. } = config;
-    let mut args = format!("accel={accel} cores={cores} nodes={nodes} seed={seed} policy={policy}");
-    if let Some(samples) = config.samples {
-        args.push_str(&format!(" samples={samples}"));
-    }
-    let mut exit = GuestExit::Success;
-    for bench in &config.benches {
-        output::record(results::Event::new(EventKind::BenchStarted).name(bench));
-        if !run_guest(env, streams, &format!("bench_{bench}"), &args, Rights::READ) {
-            exit = GuestExit::BenchFailed;
-        }
-    }
-    if let Some(scenario) = &config.scenario
-        && !run_guest(env, streams, &format!("test_{scenario}"), &args, Rights::all())
-    {
-        exit = GuestExit::CheckFailed;
-    }
-    exit
+/// What the command line asks for, on the machine that is up.
+struct Run<'a> {
+    config: &'a Config,
+    cores: usize,
+    nodes: usize,
+    /// The endpoint of the knowledge base.
+    skb: CPtr,
 }
 
-/// Runs a benchmark or test to its end, with those rights on the KCB; whether it succeeded.
-fn run_guest(env: &Env, streams: &mut Streams, name: &str, args: &str, kcb: Rights) -> bool {
-    let run = domains::run(env, streams, name, |b| {
-        b.args(args).memory(GUEST_RAM).with_archive().grant_less(task::KCB, task::KCB, kcb, 0)
-    });
-    match run {
-        Ok(end) => end.is_success(),
-        Err(error) => {
-            println!("domain {name} does not run: {error}");
-            false
+impl Run<'_> {
+    /// Does it, one after the other.
+    fn work(&self, spawner: &mut Spawner) -> GuestExit {
+        let mut exit = GuestExit::Success;
+        for bench in &self.config.benches {
+            output::record(results::Event::new(EventKind::BenchStarted).name(bench));
+            if !self.guest(spawner, &format!("bench_{bench}")) {
+                exit = GuestExit::BenchFailed;
+            }
+        }
+        if let Some(scenario) = &self.config.scenario
+            && !self.guest(spawner, &format!("test_{scenario}"))
+        {
+            exit = GuestExit::CheckFailed;
+        }
+        exit
+    }
+
+    /// The arguments of each benchmark and test.
+    fn args(&self) -> String {
+        let Run { config: Config { accel, seed, policy, samples, .. }, cores, nodes, .. } = self;
+        let mut args = format!("accel={accel} cores={cores} nodes={nodes} seed={seed} policy={policy}");
+        if let Some(samples) = samples {
+            args.push_str(&format!(" samples={samples}"));
+        }
+        args
+    }
+
+    /// Runs a benchmark or test to its end; whether it succeeded.
+    fn guest(&self, spawner: &mut Spawner, name: &str) -> bool {
+        let needs = Needs::of(name);
+        let run = spawner.run(name, |b| {
+            let mut b = b.args(&self.args()).memory(GUEST_RAM);
+            if needs.contains(Needs::ARCHIVE) {
+                b = b.with_archive();
+            }
+            if needs.contains(Needs::KNOWLEDGE) {
+                b = b.grant_less(skb_handover::TEST_ENDPOINT, self.skb, Rights::WRITE, 0);
+            }
+            match needs.kcb() {
+                Some(rights) => b.grant_less(task::KCB, task::KCB, rights, 0),
+                None => b,
+            }
+        });
+        match run {
+            Ok(end) => end.is_success(),
+            Err(error) => {
+                println!("domain {name} does not run: {error}");
+                false
+            }
         }
     }
 }

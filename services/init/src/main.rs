@@ -1,17 +1,18 @@
 //! `init`: the first domain of each core.
 //!
-//! On the first core it finds out what machine this is, divides its memory, starts the console and the monitor
-//! that starts the other cores, and then what the command line asks for. On every other core it starts that
-//! core's monitor and waits.
+//! On the first core it finds out what machine this is, divides its memory, starts the console, the system knowledge
+//! base and the monitor that starts the other cores, and then what the command line asks for. On every other core it
+//! starts that core's monitor. From then on, on every core, it makes and ends the domains that the monitor orders.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-mod domains;
 mod firmware;
 mod first;
 mod further;
+mod monitor_of;
+mod spawner;
 mod streams;
 
 use boot_freestanding as _;

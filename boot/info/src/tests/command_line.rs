@@ -92,7 +92,7 @@ fn every_accelerator_has_its_word() {
 
 #[test]
 fn every_policy_has_its_word() {
-    for policy in POLICIES {
+    for &policy in POLICIES {
         let text = String::from("policy=") + policy;
         assert_eq!(Settings::new(text.as_bytes()).next(), Some(Ok(Setting::Policy(policy))));
     }

@@ -1,0 +1,194 @@
+//! What pairs of peers measure: one module for each benchmark between cores.
+//!
+//! The peer that *drives* is the producer of the connection, and takes the samples; the other one *serves* until it
+//! gets [`END`].
+
+mod pingpong;
+mod stream;
+mod wakeup;
+
+use runtime::bench::{BenchError, Harness};
+use runtime::channel::{Channel, Waiting};
+use runtime::monitor::{Connection, Options};
+use skb::Policy;
+use ump::{Accepts, Kind, LINE_BYTES, Message, RPC_LINES, STREAM_LINES};
+
+/// A message of what is measured.
+const DATA: Kind = Kind(0);
+/// Both ends are there.
+const START: Kind = Kind(1);
+/// The driver is done.
+const END: Kind = Kind(2);
+
+const ACCEPTS: Accepts = Accepts::kinds_below(Kind(3));
+
+/// A message that fills its line.
+const FULL: Message = Message::new(DATA, [1, 2, 3, 4, 5, 6, 7]);
+
+/// How a stream's messages are published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Publish {
+    /// Each by itself.
+    Single,
+    /// Many at once.
+    Burst,
+}
+
+/// How long the rings are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ring {
+    /// [`RPC_LINES`] lines.
+    Short,
+    /// [`STREAM_LINES`] lines.
+    Long,
+}
+
+/// What is measured between two peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// A message there and one back; both sides poll.
+    PingPong,
+    /// Many messages there.
+    Stream(Ring, Publish),
+    /// A message to who is blocked, and one back.
+    Wakeup,
+}
+
+impl Job {
+    /// As a word of a message.
+    pub(crate) fn encode(self) -> u64 {
+        match self {
+            Self::PingPong => 0,
+            Self::Stream(Ring::Short, Publish::Single) => 1,
+            Self::Stream(Ring::Short, Publish::Burst) => 2,
+            Self::Stream(Ring::Long, Publish::Single) => 3,
+            Self::Stream(Ring::Long, Publish::Burst) => 4,
+            Self::Wakeup => 5,
+        }
+    }
+
+    /// From a word of a message; `None` for what is no job.
+    pub(crate) fn decode(word: u64) -> Option<Job> {
+        Some(match word {
+            0 => Self::PingPong,
+            1 => Self::Stream(Ring::Short, Publish::Single),
+            2 => Self::Stream(Ring::Short, Publish::Burst),
+            3 => Self::Stream(Ring::Long, Publish::Single),
+            4 => Self::Stream(Ring::Long, Publish::Burst),
+            5 => Self::Wakeup,
+            _ => return None,
+        })
+    }
+
+    /// Bytes that one operation moves.
+    pub(crate) fn bytes(self) -> u64 {
+        LINE_BYTES as u64
+    }
+
+    fn lines(self) -> usize {
+        match self {
+            Self::Stream(Ring::Long, _) => STREAM_LINES,
+            Self::PingPong | Self::Stream(Ring::Short, _) | Self::Wakeup => RPC_LINES,
+        }
+    }
+
+    /// How the consumer waits. The producer polls, always.
+    pub(crate) fn consumer_waits(self) -> Waiting {
+        match self {
+            Self::Wakeup => Waiting::Blockable,
+            Self::PingPong | Self::Stream(..) => Waiting::Polling,
+        }
+    }
+
+    /// The connection that the producer asks for.
+    pub(crate) fn options(self, policy: Policy, seed: u64) -> Options {
+        Options { lines: self.lines() as u64, policy, seed, ..Options::default() }
+    }
+}
+
+/// A channel, whatever the length of its rings.
+enum Any {
+    Short(Channel<RPC_LINES>),
+    Long(Channel<STREAM_LINES>),
+}
+
+/// A connection between two peers, and its channel.
+pub(crate) struct Link {
+    channel: Any,
+    connection: Connection,
+}
+
+impl Link {
+    pub(crate) fn new(mut connection: Connection, job: Job) -> Result<Link, BenchError> {
+        let channel = match job.lines() {
+            STREAM_LINES => Any::Long(connection.channel(ACCEPTS)?),
+            _ => Any::Short(connection.channel(ACCEPTS)?),
+        };
+        Ok(Link { channel, connection })
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Does the driver's part, and lets the other go.
+    pub(crate) fn drive(&mut self, job: Job, harness: &mut Harness) -> Result<(), BenchError> {
+        match &mut self.channel {
+            Any::Short(channel) => drive(job, channel, harness),
+            Any::Long(channel) => drive(job, channel, harness),
+        }
+    }
+
+    /// Does the server's part until the driver is done.
+    pub(crate) fn serve(&mut self, job: Job) -> Result<(), BenchError> {
+        match &mut self.channel {
+            Any::Short(channel) => serve(job, channel),
+            Any::Long(channel) => serve(job, channel),
+        }
+    }
+}
+
+fn drive<const N: usize>(job: Job, channel: &mut Channel<N>, h: &mut Harness) -> Result<(), BenchError> {
+    // Only then is the other one where it stays during the measurement.
+    send(channel, &Message::new(START, []))?;
+    receive(channel)?;
+    match job {
+        Job::PingPong => pingpong::drive(channel, h)?,
+        Job::Stream(_, publish) => stream::drive(channel, publish, h)?,
+        Job::Wakeup => wakeup::drive(channel, h)?,
+    }
+    send(channel, &Message::new(END, []))
+}
+
+fn serve<const N: usize>(job: Job, channel: &mut Channel<N>) -> Result<(), BenchError> {
+    let start = receive(channel)?;
+    send(channel, &start)?;
+    match job {
+        Job::PingPong => pingpong::serve(channel),
+        Job::Stream(..) => stream::serve(channel),
+        Job::Wakeup => wakeup::serve(channel),
+    }
+}
+
+/// Sends `message`, polling for room.
+#[inline(always)]
+fn send<const N: usize>(channel: &mut Channel<N>, message: &Message) -> Result<(), BenchError> {
+    loop {
+        match channel.try_send(message) {
+            Ok(()) => return Ok(()),
+            Err(ump::SendError::Full) => core::hint::spin_loop(),
+            Err(_) => return Err(BenchError::Wrong("the channel was closed in the middle of a measurement")),
+        }
+    }
+}
+
+/// Takes the next message, polling for it.
+#[inline(always)]
+fn receive<const N: usize>(channel: &mut Channel<N>) -> Result<Message, BenchError> {
+    loop {
+        if let Some(message) = channel.try_recv()? {
+            return Ok(message);
+        }
+        core::hint::spin_loop();
+    }
+}
