@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 /// Those that have tests.
-const CRATES: [&str; 5] = ["boot-freestanding", "console", "init", "monitor", "runtime"];
+const CRATES: [&str; 6] = ["boot-freestanding", "console", "init", "monitor", "runtime", "skb-service"];
 
 #[test]
 fn the_crates_of_the_os_pass_their_own_tests() {

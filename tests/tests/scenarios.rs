@@ -4,19 +4,20 @@
 //! The scenarios are in `services/selftest`.
 
 use results::{Accel, EventKind};
-use tests::{Boot, Cpu, LONG, Nodes};
+use tests::{Boot, Cpu, LONG, Nodes, Run};
+
+/// The machine for most scenarios.
+fn machine(words: &'static str, cpu: Cpu) -> Boot {
+    Boot { cores: 3, nodes: Nodes::Even(1), memory_mib: 256, accel: Accel::Icount, cpu, words, limit: LONG }
+}
 
 /// Runs a scenario, which must make so many checks and find nothing wrong.
 fn scenario(words: &'static str, cpu: Cpu, checks: usize) {
-    let boot = Boot {
-        cores: 3,
-        nodes: Nodes::Even(1),
-        memory_mib: 256,
-        accel: Accel::Icount,
-        cpu,
-        words,
-        limit: LONG,
-    };
+    checked(&machine(words, cpu), checks);
+}
+
+/// Runs the scenario of that machine, which must make so many checks and find nothing wrong.
+fn checked(boot: &Boot, checks: usize) -> Run {
     let run = boot.run();
     assert_eq!(run.events(EventKind::CheckFailed), <[&results::host::Event; 0]>::default());
     assert_eq!(run.console("FAIL ").collect::<Vec<_>>(), <[&str; 0]>::default());
@@ -34,14 +35,15 @@ fn scenario(words: &'static str, cpu: Cpu, checks: usize) {
     assert!(!run.0.console.iter().any(|line| line.contains(": panic: ") || line.contains(": stopped: ")));
     assert_eq!(run.events(EventKind::Done).len(), 1);
     if !tests::stops_at_exit() {
-        return;
+        return run;
     }
     // The others wait for work, ready to be woken.
-    assert_eq!(run.0.registers.len(), 3);
+    assert_eq!(run.0.registers.len(), boot.cores as usize);
     for (core, registers) in &run.0.registers[1..] {
         let idle = registers.halted && registers.interrupts_on() && registers.cpl == 0;
         assert!(idle, "core {core}: {registers:x?}");
     }
+    run
 }
 
 /// 31 faults in three ways; all `int n` in one check; a bystander that goes on.
@@ -49,6 +51,15 @@ const EXCEPTIONS: usize = 31 * 3 + 2;
 
 /// 48 changes and one series at random for each of three victims; no memory left behind.
 const SAVE_AREAS: usize = (48 + 1) * 3 + 1;
+
+/// Each kind of member alone, all together, blocking calls, tasks, fairness, and nothing left behind.
+const WAITSET: usize = 10;
+
+/// Facts and refusals, two channels with each core, five further ones.
+const CONNECT: usize = 2 + 2 * 3 + 5;
+
+/// Signals, badges, tables, overrun, garbage, taking down, revoking, exhaustion, arguments, foreign memory.
+const LINKS: usize = 10;
 
 /// Every fault that ring 3 can raise, each ended, upcalled and upcalled while disabled; `int n` for all n.
 #[test]
@@ -75,10 +86,75 @@ fn system_calls() {
     scenario("scenario=syscalls exit=1", Cpu::Usual, 2);
 }
 
+/// Six checks of forms, eight of waits, five of capabilities, five of ends.
+const MESSAGES: usize = 6 + 8 + 5 + 5;
+
+/// Each message form against each state of the other side, with canaries in all registers; capabilities that go
+/// along; domains that end in the middle.
+#[test]
+fn messages() {
+    scenario("scenario=lmp exit=1", Cpu::Usual, MESSAGES);
+}
+
+/// Memory of the node asked for: frames, refusals, a full node, and a thousand rounds at random.
+const MEMORY: usize = 4;
+
+/// Each frame lies in the memory that QEMU gave the node.
+#[track_caller]
+fn assert_on_their_nodes(run: &Run, memory_of: impl Fn(u64) -> std::ops::Range<u64>, frames: usize) {
+    let notes = run.events(EventKind::Note);
+    let found = notes.iter().filter(|event| event.name.as_deref() == Some("frame")).map(|event| {
+        let text = event.detail.as_deref().expect("which node, and how large");
+        let words: Vec<&str> = text.split(' ').collect();
+        let ["node", node, "size", size] = words[..] else { panic!("{text}") };
+        let [node, size] = [node, size].map(|number| number.parse::<u64>().expect("a number"));
+        let start = event.value.expect("an address");
+        let memory = memory_of(node);
+        assert!(memory.start <= start && start + size <= memory.end, "{start:#x} in {memory:x?} ({text})");
+    });
+    assert_eq!(found.count(), frames);
+}
+
+/// Frames that the scenario `memory` reports, per node.
+const FRAMES: usize = 8;
+
+#[test]
+fn memory_of_nodes() {
+    const MIB: u64 = 1 << 20;
+    let boot = Boot {
+        cores: 4,
+        nodes: Nodes::Even(4),
+        memory_mib: 512,
+        ..machine("scenario=memory exit=1", Cpu::Usual)
+    };
+    let run = checked(&boot, MEMORY);
+    // Below 2 GiB QEMU puts the memory of the nodes one after the other.
+    assert_on_their_nodes(&run, |node| node * 128 * MIB..(node + 1) * 128 * MIB, 4 * FRAMES);
+}
+
 /// Endless loops, enabled and disabled.
 #[test]
 fn hogs() {
     scenario("scenario=hog exit=1", Cpu::Usual, 2);
+}
+
+/// Timers, bells, endpoints and channels in one waitset, and tasks that wait for them.
+#[test]
+fn waitsets() {
+    scenario("scenario=waitset exit=1", Cpu::Usual, WAITSET);
+}
+
+/// Channels with domains on all three cores: messages, pools, capabilities, and peers that close, fault and are
+/// killed.
+#[test]
+fn connections() {
+    scenario("scenario=connect exit=1", Cpu::Usual, CONNECT);
+}
+
+/// Notification links, from this core to itself.
+#[test]
+fn links() {
+    scenario("scenario=links exit=1", Cpu::Usual, LINKS);
 }
 
 /// Other code saves and restores where the CPU can do less.
@@ -87,4 +163,6 @@ fn all_of_it_on_the_least_cpus() {
     scenario("scenario=exceptions exit=1", Cpu::Least, EXCEPTIONS);
     scenario("scenario=savearea exit=1", Cpu::Least, SAVE_AREAS);
     scenario("scenario=canary exit=1", Cpu::Least, 1);
+    scenario("scenario=links exit=1", Cpu::Least, LINKS);
+    scenario("scenario=lmp exit=1", Cpu::Least, MESSAGES);
 }

@@ -7,6 +7,10 @@
 
 extern crate alloc;
 
+pub mod connecting;
+pub mod exchange;
+pub mod mesh;
+pub mod peer;
 pub mod victim;
 
 use alloc::format;
@@ -18,6 +22,7 @@ use lmp::invocation::MapFlags;
 use lmp::objects::PAGE_SIZE;
 use lmp::{CPtr, ObjType};
 use results::{Event, EventKind};
+use runtime::memory::Mapped;
 use runtime::spawn::{Child, DomainBuilder};
 use runtime::{Env, memory, output, println};
 
@@ -72,18 +77,22 @@ impl Test {
         u64::from(self.failed > 0)
     }
 
+    /// The file of the module [`CHILD`].
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn module(&self) -> Result<&'static [u8], String> {
+        let archive = self.env.archive().and_then(|bytes| Archive::parse_table(bytes).ok());
+        let file = archive.and_then(|archive| archive.get(CHILD));
+        file.map(|f| f.bytes).ok_or_else(|| format!("module {CHILD} is not in the boot archive"))
+    }
+
     /// A victim with the arguments `args` and a page shared with it. It does not run yet.
     ///
     /// # Errors
     /// Why it cannot be made.
     pub fn victim(&self, args: &str, shared: &Shared) -> Result<Child, String> {
-        let file = self
-            .env
-            .archive()
-            .and_then(|bytes| Archive::parse_table(bytes).ok())
-            .and_then(|archive| archive.get(CHILD))
-            .ok_or_else(|| format!("module {CHILD} is not in the boot archive"))?;
-        DomainBuilder::new(CHILD, file.bytes)
+        DomainBuilder::new(CHILD, self.module()?)
             .args(args)
             .memory(CHILD_RAM)
             .grant(SHARED, shared.frame)
@@ -95,6 +104,7 @@ impl Test {
 /// A page of words shared by a test and its victim.
 pub struct Shared {
     frame: CPtr,
+    mapped: Mapped,
     words: *mut u64,
 }
 
@@ -115,7 +125,13 @@ impl Shared {
     pub fn of(frame: CPtr) -> Result<Shared, String> {
         let flags = MapFlags::READ | MapFlags::WRITE;
         let mapped = memory::map(frame, 0, PAGE_SIZE, flags).map_err(|e| format!("{e}"))?;
-        Ok(Shared { frame, words: mapped.as_ptr() })
+        Ok(Shared { frame, words: mapped.as_ptr(), mapped })
+    }
+
+    /// Takes it out of this domain's memory.
+    pub fn unmap(self) {
+        // SAFETY: nothing refers to the page any more.
+        unsafe { memory::unmap(self.mapped) };
     }
 
     /// Word `index`.

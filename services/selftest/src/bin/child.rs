@@ -8,6 +8,7 @@
 //! | `loop-yield`, `loop-disabled-yield` | yields for ever, enabled or disabled |
 //! | `hog`, `hog-disabled` | loops for ever, enabled or disabled |
 //! | `canary` | keeps patterns in all registers while it is preempted, and checks them |
+//! | `peer` | executes message forms as it is told |
 //! | `syscalls` | invokes at random |
 #![no_std]
 #![no_main]
@@ -57,6 +58,7 @@ fn main(env: &Env) -> u64 {
             }
         }),
         "canary" => canary::run(env, &shared),
+        "peer" => selftest::peer::run(&shared),
         "syscalls" => fuzz::run(env, &shared),
         _ => BAD_MODE,
     }

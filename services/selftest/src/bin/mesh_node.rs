@@ -1,0 +1,258 @@
+//! What the scenario `mesh` starts on many cores. `role=` says what one does:
+//!
+//! | role | what |
+//! |---|---|
+//! | `all` | connects with its like on every other core and exchanges `count` messages each way with each |
+//! | `serve` | answers whoever binds to the service `serve.CORE`, until it is ended |
+//! | `mute` | names the service `mute.CORE` and never answers who binds to it |
+//! | `call` | exchanges `count` calls and answers with `serve.AT` |
+//! | `bind` | binds to `mute.AT` |
+//! | `caps` | passes `count` frames to `serve.AT`, one after the other, and takes each back |
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Display;
+
+use boot_freestanding as _;
+use lmp::invocation::MapFlags;
+use lmp::objects::PAGE_SIZE;
+use lmp::{CPtr, ObjType, cptr::task, syscall};
+use runtime::channel::{Channel, Waiting};
+use runtime::events::Deadline;
+use runtime::monitor::{self, Connection, Options};
+use runtime::{Env, executor, memory};
+use selftest::mesh::{CALL, FRAME, SEQUENCE};
+use ump::{Accepts, Kind, Message, RPC_LINES, STREAM_LINES};
+
+runtime::entry!(main);
+
+fn text(error: impl Display) -> String {
+    format!("{error}")
+}
+
+fn main(env: &Env) -> Result<(), String> {
+    let count = env.number("count", 1000);
+    let at = env.number("at", 1);
+    match env.value("role") {
+        Some("all") => all(env, count),
+        Some("serve") => executor::block_on(serve(env)),
+        Some("mute") => mute(env),
+        Some("call") => call(at, count),
+        Some("bind") => bind(&format!("mute.{at}")).map(|_| ()),
+        Some("caps") => caps(at, count),
+        other => Err(format!("there is no role {other:?}")),
+    }
+}
+
+/// A channel to the node of another core.
+struct Neighbour {
+    core: u32,
+    channel: Option<Channel<STREAM_LINES>>,
+    sent: u64,
+    received: u64,
+}
+
+impl Neighbour {
+    fn new(core: u32, mut connection: Connection) -> Result<Neighbour, String> {
+        let channel = connection.channel(Accepts::kinds_below(Kind(SEQUENCE.0 + 1))).map_err(text)?;
+        Ok(Neighbour { core, channel: Some(channel), sent: 0, received: 0 })
+    }
+
+    /// Message `number` from one core to another.
+    fn message(number: u64, from: u32, to: u32) -> Message {
+        let pair = u64::from(from) << 32 | u64::from(to);
+        Message::new(SEQUENCE, [number, pair, !number, number.wrapping_mul(pair)])
+    }
+
+    /// Sends and takes what it can; whether there is more to do.
+    fn exchange(&mut self, own: u32, count: u64) -> Result<bool, String> {
+        const BURST: usize = 32;
+        let Some(channel) = &mut self.channel else { return Ok(false) };
+        let left = (count - self.sent).min(BURST as u64) as usize;
+        if left > 0 {
+            let burst: [Message; BURST] =
+                core::array::from_fn(|i| Self::message(self.sent + i as u64, own, self.core));
+            // A full ring is no error: the next round sends.
+            if let Ok(sent) = channel.try_send_burst(&burst[..left]) {
+                self.sent += sent as u64;
+            }
+        }
+        while let Some(message) = channel.try_recv().map_err(text)? {
+            let expected = Self::message(self.received, self.core, own);
+            if message != expected {
+                return Err(format!("from core {}: {message:?} instead of {expected:?}", self.core));
+            }
+            self.received += 1;
+        }
+        if self.sent == count && self.received == count {
+            self.channel = None;
+            return Ok(false);
+        }
+        if self.received < count
+            && let Some(closed) = channel.closed()
+        {
+            return Err(format!("core {} is gone after {} messages: {closed}", self.core, self.received));
+        }
+        Ok(true)
+    }
+}
+
+fn all(env: &Env, count: u64) -> Result<(), String> {
+    let own = env.info().core;
+    let cores = monitor::core(None).map_err(text)?.cores;
+    let mut service = monitor::export().map_err(text)?;
+    monitor::register(&format!("all.{own}"), service.iref()).map_err(text)?;
+    let options = Options { lines: STREAM_LINES as u64, ..Options::default() };
+    let mut neighbours = Vec::new();
+    // Each binds to all lower cores first, so nobody waits for one who waits for him.
+    for core in 0..own {
+        let iref = monitor::lookup(&format!("all.{core}")).map_err(text)?;
+        neighbours.push(Neighbour::new(core, monitor::bind(iref, &options).map_err(text)?)?);
+    }
+    for _ in own + 1..cores {
+        let offer = service.offer_blocking(Deadline::NEVER).map_err(text)?;
+        let core = offer.core;
+        neighbours.push(Neighbour::new(core, offer.accept(Waiting::Polling).map_err(text)?)?);
+    }
+    loop {
+        let mut busy = false;
+        for neighbour in &mut neighbours {
+            busy |= neighbour.exchange(own, count)?;
+        }
+        if !busy {
+            return Ok(());
+        }
+        core::hint::spin_loop();
+    }
+}
+
+async fn serve(env: &Env) -> Result<(), String> {
+    let mut service = monitor::export().map_err(text)?;
+    monitor::register(&format!("serve.{}", env.info().core), service.iref()).map_err(text)?;
+    loop {
+        let offer = service.offer().await;
+        // A client that is gone already is no reason to stop.
+        if let Ok(connection) = offer.accept(Waiting::Blockable) {
+            executor::spawn(async move {
+                // How one client ends is nothing to the others.
+                let _ = answer(connection).await;
+            })
+            .detach();
+        }
+    }
+}
+
+async fn answer(mut connection: Connection) -> Result<(), String> {
+    let accepts = Accepts::kinds_below(Kind(FRAME.0 + 1)).with_capabilities(1);
+    let mut channel: Channel<RPC_LINES> = connection.channel(accepts).map_err(text)?;
+    drop(connection);
+    loop {
+        let message = channel.recv().await.map_err(text)?;
+        if message.kind() == FRAME {
+            let frame = channel.recv_cap().map_err(text)?;
+            let page = Page::map(frame)?;
+            page.set(1, !page.get(0));
+            drop(page);
+            // Whose frame it is may have taken it back by now.
+            let _ = syscall::cap_delete(task::ROOT, frame);
+            memory::free_slot(frame);
+        }
+        channel.send(&message).await.map_err(text)?;
+    }
+}
+
+fn mute(env: &Env) -> Result<(), String> {
+    let mut service = monitor::export().map_err(text)?;
+    monitor::register(&format!("mute.{}", env.info().core), service.iref()).map_err(text)?;
+    // Offers come and are kept.
+    let mut offers = Vec::new();
+    loop {
+        offers.push(service.offer_blocking(Deadline::NEVER).map_err(text)?);
+    }
+}
+
+fn bind(name: &str) -> Result<Connection, String> {
+    let iref = monitor::lookup(name).map_err(text)?;
+    let options = Options { waiting: Waiting::Blockable, pool: 1 << 16, ..Options::default() };
+    monitor::bind(iref, &options).map_err(text)
+}
+
+fn call(at: u64, count: u64) -> Result<(), String> {
+    let mut connection = bind(&format!("serve.{at}"))?;
+    let accepts = Accepts::kinds_below(Kind(CALL.0 + 1));
+    let mut channel: Channel<RPC_LINES> = connection.channel(accepts).map_err(text)?;
+    for number in 0..count {
+        let message = Message::new(CALL, [number, !number]);
+        channel.send_blocking(&message, Deadline::NEVER).map_err(text)?;
+        let answer = channel.recv_blocking(Deadline::NEVER).map_err(text)?;
+        if answer != message {
+            return Err(format!("{answer:?} instead of {message:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn caps(at: u64, count: u64) -> Result<(), String> {
+    let mut connection = bind(&format!("serve.{at}"))?;
+    let accepts = Accepts::kinds_below(Kind(FRAME.0 + 1)).with_capabilities(1);
+    let mut channel: Channel<RPC_LINES> = connection.channel(accepts).map_err(text)?;
+    for number in 0..count {
+        let frame = memory::allocate(ObjType::Frame, PAGE_SIZE).map_err(text)?;
+        let page = Page::map(frame.cap)?;
+        page.set(0, number);
+        channel.send_with_cap(&Message::new(FRAME, [number]), frame.cap, Deadline::NEVER).map_err(text)?;
+        channel.recv_blocking(Deadline::NEVER).map_err(text)?;
+        if page.get(1) != !number {
+            return Err(format!("frame {number} came back with {:#x}", page.get(1)));
+        }
+        drop(page);
+        if syscall::cap_revoke(task::ROOT, frame.cap) != Err(lmp::SysError::RetryThroughMonitor) {
+            return Err(String::from("a frame with copies on another core is revoked without its monitor"));
+        }
+        monitor::revoke_remote(frame.cap).map_err(text)?;
+        memory::free(frame).map_err(text)?;
+    }
+    Ok(())
+}
+
+/// A page that is shared with another domain.
+struct Page {
+    mapped: Option<memory::Mapped>,
+}
+
+impl Page {
+    fn map(frame: CPtr) -> Result<Page, String> {
+        let mapped = memory::map(frame, 0, PAGE_SIZE, MapFlags::READ | MapFlags::WRITE).map_err(text)?;
+        Ok(Page { mapped: Some(mapped) })
+    }
+
+    fn word(&self, index: usize) -> *mut u64 {
+        assert!(index < 512);
+        self.mapped.as_ref().map_or(core::ptr::null_mut(), |m| m.as_ptr::<u64>().wrapping_add(index))
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        // SAFETY: the page is mapped as long as this lives, the word is within it; volatile, since another domain
+        // writes it too.
+        unsafe { self.word(index).read_volatile() }
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        // SAFETY: as in `get`.
+        unsafe { self.word(index).write_volatile(value) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        if let Some(mapped) = self.mapped.take() {
+            // SAFETY: nothing refers to the page but this.
+            unsafe { memory::unmap(mapped) };
+        }
+    }
+}
