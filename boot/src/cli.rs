@@ -28,6 +28,7 @@ Exit codes:
   6  a file could not be written     16  the guest refused its command line
   7  the accelerator does not work   17  the guest ended without an exit code
   8  QEMU refused the machine        18  the results are not valid
+                                     19  the guest found another machine
 130  interrupted                    143  terminated";
 
 /// A multikernel, and a laboratory for message passing on multicore machines.
@@ -61,6 +62,8 @@ pub enum Action {
         #[arg(long)]
         gdb: bool,
     },
+    /// Boot, and print what machine the guest found: it must be the one that QEMU was told to make.
+    Topo,
     /// Set QEMU up where it is missing or too old.
     Setup,
     /// Print the exact QEMU command, ready for a shell.

@@ -22,6 +22,8 @@ use crate::qemu::{self, Debugger, Qemu, Wiring};
 use crate::report::{Matrices, Width};
 use crate::scaffold::{self, Experiment};
 use crate::setup::{self, Need};
+use crate::told::Told;
+use crate::topo::{self, Found};
 use crate::vm::Vm;
 use crate::{Error, Result, host, report};
 
@@ -39,6 +41,7 @@ pub fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Some(Action::Boot { gdb }) => boot(options, if *gdb { Attach::Debugger } else { Attach::Nobody }),
+        Some(Action::Topo) => topo(options),
         Some(Action::Setup) => setup(options),
         Some(Action::Qemu { names }) => print_command(options, names),
         Some(Action::NewBench { name }) => add(Experiment::Bench, name),
@@ -189,6 +192,45 @@ fn boot(options: &Options, attach: Attach) -> Result<()> {
     }
 }
 
+/// `topo`: what machine the guest finds, which must be the one that QEMU makes.
+fn topo(options: &Options) -> Result<()> {
+    let Ready { machine, qemu, interrupt } = options.prepare()?;
+    let told = Told::of(&machine)?;
+    let images = images::build(options.progress(), &interrupt)?;
+    let mut words = vec!["exit=1".to_owned()];
+    words.extend(options.appended());
+    let job = Job {
+        machine: &machine,
+        images: &images,
+        qemu: &qemu,
+        words,
+        timeout: options.time_limit(),
+        interrupt: &interrupt,
+    };
+    let status = Status::new(options.progress(), machine.cpus);
+    let mut cores = 0;
+    let outcome = job.run(&mut |sight| {
+        if let Sight::Line(line) = sight {
+            status.show(line, &mut cores);
+        }
+    });
+    status.bar.finish_and_clear();
+    let found = Found::read(&outcome?.lines)?;
+    print!("{}", topo::show(&found));
+    let differences = told.differences(&found.topology);
+    if !differences.is_empty() {
+        return Err(Error::TopologyDiffers { differences });
+    }
+    println!(
+        "QEMU was told the same: cores and their places, nodes, memory, distances{}.",
+        match machine.has_hmat() {
+            true => ", latencies, bandwidths and caches at memory",
+            false => "",
+        }
+    );
+    Ok(())
+}
+
 /// A TCP port that a debugger can use: the usual one, or another where it is taken.
 fn free_port() -> Result<u16> {
     let bound = TcpListener::bind(("127.0.0.1", 1234)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
@@ -234,9 +276,10 @@ fn rounds(
     ));
     let mut first: Option<Vec<Record>> = None;
     for round in 1..=options.repeat {
-        let records = bench_once(options, &job, benches, journal, moment)?;
+        let (records, found) = bench_once(options, &job, benches, journal, moment)?;
         match &first {
             None => {
+                println!("{}", found.topology);
                 let journal = (!options.quiet).then(|| journal.path());
                 print!("{}", report::tables(&records, Matrices { width: options.matrix_width(), journal }));
                 first = Some(records);
@@ -261,14 +304,14 @@ fn counted(count: u32, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// One boot that measures; its results, also in the journal.
+/// One boot that measures; its results, also in the journal, and the machine that the guest found.
 fn bench_once(
     options: &Options,
     job: &Job<'_>,
     benches: &[&str],
     journal: &mut Journal,
     moment: Moment,
-) -> Result<Vec<Record>> {
+) -> Result<(Vec<Record>, Found)> {
     journal.header(&header(job, moment))?;
     let status = Status::new(options.progress(), job.machine.cpus);
     let mut written = Ok(());
@@ -289,7 +332,7 @@ fn bench_once(
     let missing: Vec<String> =
         benches.iter().filter(|bench| !measured.contains(**bench)).map(|&bench| bench.to_owned()).collect();
     if missing.is_empty() {
-        return Ok(records);
+        return Ok((records, Found::read(&outcome.lines)?));
     }
     let console = outcome.console.into_iter().rev().take(crate::diagnose::CONSOLE_LINES);
     let mut console: Vec<String> = console.collect();

@@ -8,6 +8,7 @@ use results::HostExit;
 use thiserror::Error;
 
 use crate::diagnose::Failure;
+use crate::machine::Smp;
 use crate::qemu::Version;
 
 /// What functions of this crate return.
@@ -62,6 +63,15 @@ pub enum Error {
         /// Cores per node of `--numa`.
         cores: u32,
     },
+    /// `--cpus` and the file of `--numa` say different numbers.
+    #[error("--cpus {cpus} contradicts `-smp {smp}` in the file of --numa, which makes {} vCPUs: leave --cpus out",
+        smp.cpus())]
+    CpusContradictSmp {
+        /// vCPUs of `--cpus`.
+        cpus: u32,
+        /// What the file says.
+        smp: Smp,
+    },
     /// A NUMA machine without nodes or cores.
     #[error("--numa {spec}: a machine needs at least 1 node with 1 core")]
     ZeroNodes {
@@ -83,7 +93,8 @@ pub enum Error {
         source: io::Error,
     },
     /// A line of a NUMA file that is not understood.
-    #[error("{}, line {line}: expected `-numa …` or `-object memory-backend-…`, found {text:?}", path.display())]
+    #[error("{}, line {line}: expected `-numa …`, `-object memory-backend-…` or one `-smp sockets=…,cores=…,threads=…`, \
+             found {text:?}", path.display())]
     NumaLine {
         /// The file.
         path: PathBuf,
@@ -91,6 +102,24 @@ pub enum Error {
         line: usize,
         /// Its text.
         text: String,
+    },
+    /// An option that cannot be compared with what the guest found.
+    #[error("cannot tell what QEMU makes of `{option}`, so not whether the guest found the same")]
+    NumaOption {
+        /// The option and its value.
+        option: String,
+    },
+    /// The guest did not tell what machine it found.
+    #[error("the guest's topology is not valid: {error}")]
+    BadTopology {
+        /// Why.
+        error: String,
+    },
+    /// The guest found another machine than QEMU was told to make.
+    #[error("the guest found another machine than QEMU was told to make:\n  {}", differences.join("\n  "))]
+    TopologyDiffers {
+        /// What differs, each in a line.
+        differences: Vec<String>,
     },
     /// A NUMA file without nodes.
     #[error("{}: no line `-numa node,…`, so the machine would have no NUMA node", path.display())]
@@ -380,11 +409,13 @@ impl Error {
             | Self::TooManyCpus { .. }
             | Self::CpusNotDivisible { .. }
             | Self::CpusContradictNuma { .. }
+            | Self::CpusContradictSmp { .. }
             | Self::ZeroNodes { .. }
             | Self::TooManyNodes { .. }
             | Self::NumaFile { .. }
             | Self::NumaLine { .. }
             | Self::NumaNoNode { .. }
+            | Self::NumaOption { .. }
             | Self::MemorySyntax { .. }
             | Self::MemoryTooSmall { .. }
             | Self::MemoryNotDivisible { .. }
@@ -417,7 +448,9 @@ impl Error {
             Self::BadResults { .. }
             | Self::ResultsMissing { .. }
             | Self::NotRepeatable { .. }
-            | Self::Compare(_) => HostExit::BadResults,
+            | Self::Compare(_)
+            | Self::BadTopology { .. } => HostExit::BadResults,
+            Self::TopologyDiffers { .. } => HostExit::TopologyDiffers,
             Self::Interrupted => HostExit::Interrupted,
             Self::Terminated => HostExit::Terminated,
         }

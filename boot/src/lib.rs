@@ -9,6 +9,7 @@
 //! - [`vm`], [`qmp`] and [`guest`] run one guest and watch it;
 //! - [`diagnose`] and [`symbols`] say what a failed guest was doing;
 //! - [`journal`] and [`report`] write the results for programs and for people, [`compare`] reads them again;
+//! - [`topo`] shows the machine that a guest found, [`told`] knows what QEMU was told to make;
 //! - [`scaffold`] starts experiments from templates;
 //! - [`error`] has every message and exit code.
 
@@ -30,6 +31,8 @@ pub mod report;
 pub mod scaffold;
 pub mod setup;
 pub mod symbols;
+pub mod told;
+pub mod topo;
 pub mod vm;
 
 pub use error::{Error, Result};

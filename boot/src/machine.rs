@@ -1,5 +1,7 @@
 //! The machine asked for, checked: how many cores, nodes and bytes, and what executes it.
 
+use std::fmt;
+
 use results::Accel;
 use results::host::Topology;
 
@@ -38,6 +40,56 @@ pub struct MachineOptions {
     pub seed: Option<u64>,
 }
 
+/// How vCPUs are sockets, cores and threads, as QEMU's `-smp` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Smp {
+    /// Sockets, at least 1.
+    pub sockets: u32,
+    /// Cores of each socket, at least 1.
+    pub cores: u32,
+    /// Threads of each core, at least 1.
+    pub threads: u32,
+}
+
+/// Where a vCPU is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuPlace {
+    /// Its socket.
+    pub socket: u32,
+    /// Its core within the socket.
+    pub core: u32,
+    /// Its thread within the core.
+    pub thread: u32,
+    /// Its local APIC.
+    pub apic: u32,
+}
+
+impl Smp {
+    /// How many vCPUs they are, or `u32::MAX` if more.
+    #[must_use]
+    pub fn cpus(self) -> u32 {
+        self.sockets.saturating_mul(self.cores).saturating_mul(self.threads)
+    }
+
+    /// Where QEMU puts the vCPU of this number: threads count first, then cores, then sockets.
+    #[must_use]
+    pub fn place(self, cpu: u32) -> CpuPlace {
+        let thread = cpu % self.threads;
+        let core = cpu / self.threads % self.cores;
+        let socket = cpu / self.threads / self.cores;
+        // Each number has bits of its own in the identifier of the APIC.
+        let (core_unit, thread_unit) = (self.cores.next_power_of_two(), self.threads.next_power_of_two());
+        CpuPlace { socket, core, thread, apic: (socket * core_unit + core) * thread_unit + thread }
+    }
+}
+
+impl fmt::Display for Smp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sockets, cores, threads } = self;
+        write!(f, "sockets={sockets},cores={cores},threads={threads}")
+    }
+}
+
 /// A machine that QEMU can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -51,6 +103,8 @@ pub struct Machine {
     pub accel: Accel,
     /// Seed of everything random, in the guest and in QEMU.
     pub seed: u64,
+    /// How the vCPUs are sockets, cores and threads.
+    pub smp: Smp,
     /// QEMU's `-object` and `-numa` options.
     pub numa: Vec<(String, String)>,
     /// Whether [`Self::numa`] came from a file: then nodes may be uneven.
@@ -82,7 +136,11 @@ impl Machine {
         let (cpus, nodes) = match options.numa {
             Some(NumaSpec::File(ref path)) => {
                 let raw = RawNuma::read(path)?;
-                let cpus = options.cpus.unwrap_or(DEFAULT_CPUS);
+                let cpus = options.cpus.or(raw.smp.map(Smp::cpus)).unwrap_or(DEFAULT_CPUS);
+                let smp = raw.smp.unwrap_or(Smp { sockets: 1, cores: cpus, threads: 1 });
+                if smp.cpus() != cpus {
+                    return Err(Error::CpusContradictSmp { cpus, smp });
+                }
                 let memory_mib = asked_mib.or(raw.memory_mib).unwrap_or_else(|| default_mib(cpus, 1));
                 check_least(memory_mib, cpus)?;
                 return Ok(Self {
@@ -91,6 +149,7 @@ impl Machine {
                     memory_mib,
                     accel,
                     seed,
+                    smp,
                     numa: raw.options,
                     raw: true,
                 });
@@ -119,16 +178,21 @@ impl Machine {
             return Err(Error::MemoryNotDivisible { asked: memory_mib, nodes });
         }
         let numa = numa::even(nodes, cpus, memory_mib);
-        Ok(Self { cpus, nodes, memory_mib, accel, seed, numa, raw: false })
+        let smp = Smp { sockets: nodes, cores: cpus / nodes, threads: 1 };
+        Ok(Self { cpus, nodes, memory_mib, accel, seed, smp, numa, raw: false })
     }
 
-    /// APIC identifiers that the vCPUs are numbered from: those of a socket start at a multiple of a power of two,
-    /// so some may belong to no vCPU.
+    /// Whether QEMU is told latencies, bandwidths or caches of memory, for which it makes a table of their own.
+    #[must_use]
+    pub fn has_hmat(&self) -> bool {
+        self.numa.iter().any(|(_, value)| value.starts_with("hmat"))
+    }
+
+    /// APIC identifiers that the vCPUs are numbered from: those of a core and of a socket start at a multiple of a
+    /// power of two, so some may belong to no vCPU.
     #[must_use]
     pub fn apic_ids(&self) -> u32 {
-        let sockets = if self.raw { 1 } else { self.nodes };
-        let cores = self.cpus / sockets;
-        (sockets - 1) * cores.next_power_of_two() + cores
+        self.smp.place(self.cpus - 1).apic + 1
     }
 
     /// The machine as a results header has it.
@@ -227,6 +291,28 @@ mod tests {
     fn sockets_start_at_powers_of_two() {
         let ids = |numa| machine(None, Some(numa), None).unwrap().apic_ids();
         assert_eq!(["1x255", "2x4", "2x120", "3x80", "5x51"].map(ids), [255, 8, 248, 336, 307]);
+        let smp = Smp { sockets: 2, cores: 3, threads: 2 };
+        assert_eq!(smp.cpus(), 12);
+        let places = [0, 1, 2, 5, 6, 11].map(|cpu| smp.place(cpu));
+        assert_eq!(places.map(|place| place.apic), [0, 1, 2, 5, 8, 13]);
+        assert_eq!(places.map(|p| (p.socket, p.core, p.thread))[3..], [(0, 2, 1), (1, 0, 0), (1, 2, 1)]);
+    }
+
+    #[test]
+    fn a_file_may_say_sockets_cores_and_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lab.numa");
+        std::fs::write(&path, "-smp sockets=2,cores=3,threads=2\n-numa node\n").unwrap();
+        let made = machine(None, path.to_str(), None).unwrap();
+        assert_eq!((made.cpus, made.smp), (12, Smp { sockets: 2, cores: 3, threads: 2 }));
+        assert_eq!(
+            machine(Some(8), path.to_str(), None).unwrap_err().to_string(),
+            "--cpus 8 contradicts `-smp sockets=2,cores=3,threads=2` in the file of --numa, which makes 12 vCPUs: \
+             leave --cpus out"
+        );
+        std::fs::write(&path, "-numa node\n").unwrap();
+        let made = machine(Some(5), path.to_str(), None).unwrap();
+        assert_eq!(made.smp, Smp { sockets: 1, cores: 5, threads: 1 });
     }
 
     #[test]

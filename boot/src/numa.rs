@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::machine::Smp;
 use crate::{Error, Result};
 
 /// The most NUMA nodes of a machine: `MAX_NODES` in QEMU's `include/sysemu/numa.h`.
@@ -84,13 +85,15 @@ pub struct RawNuma {
     pub nodes: u32,
     /// Memory of all backends, in MiB, where each states its size.
     pub memory_mib: Option<u64>,
+    /// Sockets, cores and threads, where the file says.
+    pub smp: Option<Smp>,
 }
 
 impl RawNuma {
     /// Reads a file: one option per line, `#` begins a comment.
     ///
     /// # Errors
-    /// A file that cannot be read, a line that is neither `-numa` nor `-object memory-backend-…`, no node.
+    /// A file that cannot be read, a line that is none of `-numa`, `-object memory-backend-…` and one `-smp`, no node.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| Error::NumaFile { path: path.to_owned(), source })?;
@@ -99,25 +102,26 @@ impl RawNuma {
 
     fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut options = Vec::new();
+        let mut smp = None;
         for (index, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
             }
-            let option = match line.split_once(char::is_whitespace) {
-                Some(("-numa", value)) => ("-numa", value.trim()),
-                Some(("-object", value)) if value.trim().starts_with("memory-backend-") => {
-                    ("-object", value.trim())
+            let refused =
+                || Error::NumaLine { path: path.to_owned(), line: index + 1, text: line.to_owned() };
+            let (option, value) = line.split_once(char::is_whitespace).ok_or_else(refused)?;
+            let value = value.trim();
+            match option {
+                "-numa" => {}
+                "-object" if value.starts_with("memory-backend-") => {}
+                "-smp" if smp.is_none() => {
+                    smp = Some(parse_smp(value).ok_or_else(refused)?);
+                    continue;
                 }
-                _ => {
-                    return Err(Error::NumaLine {
-                        path: path.to_owned(),
-                        line: index + 1,
-                        text: line.to_owned(),
-                    });
-                }
-            };
-            options.push((option.0.to_owned(), option.1.to_owned()));
+                _ => return Err(refused()),
+            }
+            options.push((option.to_owned(), value.to_owned()));
         }
         let is_node = |value: &str| value == "node" || value.starts_with("node,");
         let nodes = options.iter().filter(|(name, value)| name == "-numa" && is_node(value)).count();
@@ -127,11 +131,44 @@ impl RawNuma {
         let sizes: Option<Vec<u64>> = options
             .iter()
             .filter(|(name, _)| name == "-object")
-            .map(|(_, value)| parse_mib(value.split(',').find_map(|part| part.strip_prefix("size="))?))
+            .map(|(_, value)| parse_size(value.split(',').find_map(|part| part.strip_prefix("size="))?))
             .collect();
-        let memory_mib = sizes.filter(|sizes| !sizes.is_empty()).map(|sizes| sizes.iter().sum());
-        Ok(Self { options, nodes: nodes as u32, memory_mib })
+        let sizes = sizes.filter(|sizes| !sizes.is_empty());
+        let memory_mib = sizes.map(|sizes| sizes.into_iter().fold(0, u64::saturating_add) >> 20);
+        Ok(Self { options, nodes: nodes as u32, memory_mib, smp })
     }
+}
+
+/// The value of `-smp`: `[N,]sockets=S,cores=C,threads=T`. What is left out is 1, and N only has to be the product.
+fn parse_smp(value: &str) -> Option<Smp> {
+    let mut smp = Smp { sockets: 1, cores: 1, threads: 1 };
+    let mut cpus = None;
+    for part in value.split(',') {
+        let (key, number) = part.split_once('=').unwrap_or(("cpus", part));
+        let number: u32 = number.parse().ok().filter(|&number| number > 0)?;
+        match key {
+            "cpus" => cpus = Some(number),
+            "sockets" => smp.sockets = number,
+            "cores" => smp.cores = number,
+            "threads" => smp.threads = number,
+            _ => return None,
+        }
+    }
+    cpus.is_none_or(|cpus| cpus == smp.cpus()).then_some(smp)
+}
+
+/// A size as QEMU reads it, in bytes: `512M`, `4G`, and bytes without a letter.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" | "B" | "b" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// A size in MiB: `512`, `512M`, `4G`.
@@ -228,6 +265,10 @@ mod tests {
         let raw = RawNuma::parse(Path::new("f"), text).unwrap();
         assert_eq!((raw.nodes, raw.memory_mib, raw.options.len()), (2, Some(1536), 5));
         assert_eq!(raw.options[3], ("-numa".to_owned(), "node,nodeid=1,memdev=b".to_owned()));
+        assert_eq!(raw.smp, None);
+        let smp = |text: &str| RawNuma::parse(Path::new("f"), &format!("{text}\n-numa node")).unwrap().smp;
+        assert_eq!(smp("-smp 8,sockets=2,cores=2,threads=2"), Some(Smp { sockets: 2, cores: 2, threads: 2 }));
+        assert_eq!(smp("-smp cpus=6,sockets=6"), Some(Smp { sockets: 6, cores: 1, threads: 1 }));
         let unsized_backend = "-object memory-backend-ram,id=a\n-numa node,memdev=a";
         assert_eq!(RawNuma::parse(Path::new("f"), unsized_backend).unwrap().memory_mib, None);
     }
@@ -236,13 +277,20 @@ mod tests {
     fn wrong_files_are_refused_with_their_line() {
         let refusal = |text: &str| RawNuma::parse(Path::new("f"), text).unwrap_err().to_string();
         assert_eq!(
-            refusal("-numa node\n-smp 4\n"),
-            r#"f, line 2: expected `-numa …` or `-object memory-backend-…`, found "-smp 4""#
+            refusal("-numa node\n-m 4G\n"),
+            "f, line 2: expected `-numa …`, `-object memory-backend-…` or one `-smp sockets=…,cores=…,threads=…`, found \
+             \"-m 4G\""
         );
-        assert_eq!(
-            refusal("-object rng-random,id=x"),
-            r#"f, line 1: expected `-numa …` or `-object memory-backend-…`, found "-object rng-random,id=x""#
-        );
+        for line in
+            ["-object rng-random,id=x", "-smp 4,dies=2", "-smp 4,cores=2", "-smp cores=0", "-smp", "-smp x"]
+        {
+            let found = format!(
+                "f, line 1: expected `-numa …`, `-object memory-backend-…` or one `-smp sockets=…,cores=…,\
+                                 threads=…`, found {line:?}"
+            );
+            assert_eq!(refusal(line), found);
+        }
+        assert!(refusal("-smp cores=2\n-smp cores=2").starts_with("f, line 2: "));
         assert_eq!(
             refusal("-numa dist,src=0,dst=1,val=20"),
             "f: no line `-numa node,…`, so the machine would have no NUMA node"
@@ -253,6 +301,22 @@ mod tests {
             "--numa /nonexistent/lab.numa: neither a node count (such as 2 or 4x16) nor a file that can be read: \
              No such file or directory (os error 2)"
         );
+    }
+
+    #[test]
+    fn sizes_of_qemu_are_in_bytes_unless_they_say_otherwise() {
+        for (text, bytes) in [
+            ("512", Some(512)),
+            ("10K", Some(10 << 10)),
+            ("512M", Some(512 << 20)),
+            ("4g", Some(4 << 30)),
+            ("1T", Some(1 << 40)),
+        ] {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+        for text in ["", "M", "1.5G", "-1", "1Q", "1MiB", "99999999999999999999", "18446744073709551615K"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
     }
 
     #[test]

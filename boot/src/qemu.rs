@@ -248,7 +248,7 @@ pub fn command(
     push("-no-user-config", String::new());
     push("-nodefaults", String::new());
     push("-display", "none".into());
-    let hmat = if machine.numa.iter().any(|(_, value)| value.starts_with("hmat")) { ",hmat=on" } else { "" };
+    let hmat = if machine.has_hmat() { ",hmat=on" } else { "" };
     push("-machine", format!("q35,vmport=off,smm=off,hpet=off,usb=off,sata=off{hmat}"));
     match machine.accel {
         // One thread runs the vCPUs in turn, one tick of virtual time is one instruction, and an idle machine
@@ -261,15 +261,7 @@ pub fn command(
         Accel::Tcg | Accel::Native => push("-accel", "tcg,thread=multi".into()),
     }
     push("-cpu", cpu_model(machine, qemu.version));
-    push(
-        "-smp",
-        if machine.raw {
-            machine.cpus.to_string()
-        } else {
-            let cores = machine.cpus / machine.nodes;
-            format!("{},sockets={},cores={cores},threads=1", machine.cpus, machine.nodes)
-        },
-    );
+    push("-smp", format!("{},{}", machine.cpus, machine.smp));
     push("-m", format!("{}M", machine.memory_mib));
     for (option, value) in &machine.numa {
         push(option, value.clone());

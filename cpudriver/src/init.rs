@@ -249,6 +249,9 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
     info.apic_id = h.apic_id;
     info.node = h.node;
     info.first_core = h.first;
+    // Whoever listens to the log listens to the streams of the core's domains too. It was checked to be a doorbell,
+    // and fits wherever APIC identifiers have up to 24 bits.
+    info.console_doorbell = u32::try_from(h.log_doorbell).unwrap_or(0);
     info.ram_caps = ram_caps;
     info.device_caps = device_caps;
     info.archive_base = archive.base().as_u64();

@@ -12,8 +12,8 @@
 //! | vector and x87 registers | – | destroyed (zero on return); MXCSR and x87 control word survive |
 //!
 //! An invocation that is refused, or that answers [`Again`](crate::SysError::Again), leaves every register
-//! but `rax`, `rcx`, `r11` and the vector registers as it was. A message form ([`MessageInfo`]) that was carried
-//! out, or that waited, leaves in the word registers what was received ([`ReceivedInfo`]) and zeroes.
+//! but `rax`, `rcx`, `r11` and the vector registers as it was. A message form ([`MessageInfo`]) that waited, or
+//! that received, leaves in the word registers what was received ([`ReceivedInfo`]) and zeroes.
 
 macro_rules! operations {
     ($( $(#[$doc:meta])* $name:ident = $code:literal; )*) => {

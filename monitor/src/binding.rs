@@ -556,22 +556,20 @@ impl Monitor {
     pub(crate) fn part<P: Port>(&mut self, port: &mut P, number: u64, farewell: Farewell) {
         let Some(connection) = self.connections.get(&number) else { return };
         let Other { core, connection: peer } = connection.peer;
+        let state = connection.state;
         let (reason, error) = match farewell {
             Farewell::Closed => (0, MonitorError::Refused),
             Farewell::Ended => (1, MonitorError::PeerGone),
         };
         if !connection.peer_gone {
-            let message = match (connection.state, peer) {
+            let message = match (state, peer) {
                 (State::Offered, Some(peer)) => Intermon::Refused { to: peer, error: error as u64 },
                 _ => Intermon::Gone { to: peer.unwrap_or(0), from: number, reason },
             };
             self.tell(port, core, message);
         }
-        match self.connections.get(&number).map(|c| c.state) {
-            Some(State::Binding { call } | State::Placing { call }) => {
-                port.answer(call, &[MonitorError::PeerGone as u64], None);
-            }
-            _ => {}
+        if let State::Binding { call } | State::Placing { call } = state {
+            port.answer(call, &[MonitorError::PeerGone as u64], None);
         }
         self.remove(port, number);
     }

@@ -37,7 +37,7 @@ impl Home {
 
     /// The frame at `base` on `node`.
     pub const fn new(base: u64, node: u16) -> Home {
-        Home(base & !(PAGE_SIZE - 1) | node as u64 % Self::NODES)
+        Home((base & !(PAGE_SIZE - 1)) | (node as u64 % Self::NODES))
     }
 
     /// The physical address.

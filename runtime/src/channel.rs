@@ -183,13 +183,13 @@ impl<const N: usize> Inner<N> {
 
     /// Blocks until the peer rings, the monitor has something to say, or the deadline passes.
     fn sleep(&self, bell: &Bell, until: Until, deadline: Deadline) {
-        let notices = monitor::notice_events();
-        if self.endpoint().fall_asleep(until) && self.closed().is_none() && !bell.take() {
-            let found = events::wait(bell.event().bit() | notices, deadline);
-            // The bells behind the event stay rung until they are taken.
-            crate::bells::fetch(found & bell.event().bit());
-            bell.take();
-            events::post(found & notices);
+        // What rang before is of no interest: from here on the peer rings anew, or the look that is part of falling
+        // asleep finds what it did.
+        bell.take();
+        if self.endpoint().fall_asleep(until) && self.closed().is_none() {
+            let found = events::wait(bell.event().bit() | monitor::notice_events(), deadline);
+            // Which bell it was is found out when somebody needs to know, not before the message is taken.
+            events::post(found);
         }
         self.endpoint().wake_up();
         if self.member.get().is_some() {

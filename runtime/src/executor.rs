@@ -192,19 +192,11 @@ fn run_batch() -> bool {
     READY.with(|ready| !ready.is_empty())
 }
 
-/// Collects the wakers of all members that are ready now, each once.
+/// Collects the wakers of all members that are ready now.
 fn collect(found: &mut Vec<Waker>) {
     REACTOR.with(|reactor| {
-        let reactor = &mut *reactor.borrow_mut();
-        while let Some(member) = reactor.set.poll() {
-            // What it waits for is said anew by who looks in vain.
-            reactor.set.watch(member, None);
-            match reactor.wakers.get_mut(member.index()).and_then(Option::take) {
-                Some(waker) => found.push(waker),
-                // Ready all the time, as an endpoint can be, and nobody looks.
-                None => break,
-            }
-        }
+        let Reactor { set, wakers } = &mut *reactor.borrow_mut();
+        set.sweep(|member| found.extend(wakers.get_mut(member.index()).and_then(Option::take)));
     });
 }
 

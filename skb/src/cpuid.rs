@@ -162,7 +162,8 @@ impl Processors {
         };
         let caches = [4, 0x8000_001d].into_iter().filter(|&leaf| asked.has(leaf));
         let caches = caches.map(|leaf| asked.caches(leaf, complaints)).find(|caches| !caches.is_empty());
-        Self { apic, fields, caches: caches.unwrap_or_default() }
+        let caches = caches.unwrap_or_else(|| asked.older_caches(fields.unwrap_or(ApicFields::UNKNOWN)));
+        Self { apic, fields, caches }
     }
 }
 
@@ -229,6 +230,34 @@ impl<C: Fn(u32, u32) -> Registers> Asked<C> {
             1
         };
         (apic, ApicFields::new(package_shift.saturating_sub(width(cores)), package_shift))
+    }
+
+    /// What AMD had before: sizes and lines. Who shares a cache is not said: the threads of a core, and beyond the
+    /// second level the package.
+    fn older_caches(&self, fields: ApicFields) -> Vec<CoreCache> {
+        let (core, package) = (fields.thread_bits as u8, fields.package_shift as u8);
+        let [_, _, l1_data, l1_instruction] = self.if_there(0x8000_0005);
+        let [_, _, l2, l3] = self.if_there(0x8000_0006);
+        let cache = |level, kind, size: u32, unit: u64, line, shared_bits| CoreCache {
+            level,
+            kind,
+            size: u64::from(size) * unit,
+            line: field(line, 0, 8) as u16,
+            shared_bits,
+        };
+        // Sizes in KiB, those of the third level in units of 512 KiB.
+        let caches = [
+            cache(1, CacheKind::Data, field(l1_data, 24, 8), 1 << 10, l1_data, core),
+            cache(1, CacheKind::Instruction, field(l1_instruction, 24, 8), 1 << 10, l1_instruction, core),
+            cache(2, CacheKind::Unified, field(l2, 16, 16), 1 << 10, l2, core),
+            cache(3, CacheKind::Unified, field(l3, 18, 14), 512 << 10, l3, package),
+        ];
+        // A cache that is not there has no size.
+        caches.into_iter().filter(|cache| cache.size > 0 && cache.line > 0).collect()
+    }
+
+    fn if_there(&self, leaf: u32) -> Registers {
+        if self.has(leaf) { (self.cpuid)(leaf, 0) } else { [0; 4] }
     }
 
     /// A leaf of caches; Intel's 4 and AMD's 0x8000001d are alike.

@@ -51,7 +51,7 @@ pub use facts::{CoreState, Distances, Facts, MemoryAffinity, Processor, Processo
 pub use id::{ApicId, CoreId, Distance, NodeId, ProximityDomain};
 pub use place::{ChannelSpec, Piece, PlaceError, Placement, place};
 pub use policy::{Policy, Rule};
-pub use topology::{Access, Core, MAX_CORES, MAX_NODES, Node, Position, Route, Speed, Topology};
+pub use topology::{Access, Core, CoreList, MAX_CORES, MAX_NODES, Node, Position, Route, Speed, Topology};
 pub use wire::BadTopology;
 
 /// What [`discover`] found.

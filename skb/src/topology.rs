@@ -658,10 +658,11 @@ fn distances(
     distances
 }
 
-/// Sorted numbers as ranges, `0-3,8`.
-struct Ranges<'a>(&'a [CoreId]);
+/// Cores in ascending order, shown as ranges: `0-3,8`, and `-` for none.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreList<'a>(pub &'a [CoreId]);
 
-impl fmt::Display for Ranges<'_> {
+impl fmt::Display for CoreList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("-");
@@ -689,7 +690,7 @@ impl fmt::Display for Topology {
         }
         for node in &self.nodes {
             let cores: Vec<_> = self.cores_of(node.id).collect();
-            write!(f, "node {}: cores {}; distances", node.id, Ranges(&cores))?;
+            write!(f, "node {}: cores {}; distances", node.id, CoreList(&cores))?;
             for other in &self.nodes {
                 write!(f, " {}", self.distance(node.id, other.id).unwrap_or(Distance::UNREACHABLE))?;
             }

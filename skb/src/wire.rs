@@ -37,7 +37,7 @@ const ROUTES: u64 = 1 << 32;
 /// Why words are no topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTopology {
-    /// The first word is not [`MAGIC`].
+    /// The first word is not that of a topology of this version.
     Magic,
     /// There are fewer words than the counts say.
     Short,

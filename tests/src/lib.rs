@@ -24,10 +24,12 @@ use killifish::numa::NumaSpec;
 use killifish::qemu::{Qemu, STOPS_AT_EXIT};
 use killifish::qmp::{Qmp, QmpError};
 use killifish::setup::{self, Need};
+use killifish::told::Told;
 use killifish::{Error, Result};
 use results::host::{Event, Line, Record};
 use results::{Accel, EventKind};
 
+pub use killifish::topo::Found;
 pub use places::PLACES;
 
 /// The images of the OS, built when the first test asks for them.
@@ -155,7 +157,8 @@ impl Boot {
         self.with_job(|job| job.run(&mut |_| {}))
     }
 
-    fn with_job<T>(&self, run: impl FnOnce(&Job<'_>) -> Result<T>) -> Result<T> {
+    /// The machine that QEMU is told to make.
+    fn machine(&self) -> Result<Machine> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let numa = match self.nodes {
             Nodes::Even(nodes) => NumaSpec::Nodes(nodes),
@@ -165,13 +168,17 @@ impl Boot {
                 NumaSpec::File(path)
             }
         };
-        let machine = Machine::new(&MachineOptions {
+        Machine::new(&MachineOptions {
             cpus: Some(self.cores),
             numa: Some(numa),
             memory: Some(self.memory_mib.to_string()),
             accel: Some(self.accel),
             seed: None,
-        })?;
+        })
+    }
+
+    fn with_job<T>(&self, run: impl FnOnce(&Job<'_>) -> Result<T>) -> Result<T> {
+        let machine = self.machine()?;
         let mut qemu = qemu(self.cores)?;
         qemu.check_cpus(&machine)?;
         if self.cpu == Cpu::Least {
@@ -253,6 +260,19 @@ impl Run {
         if let Nodes::Even(nodes) = boot.nodes {
             self.assert_even(boot.cores, nodes);
         }
+    }
+
+    /// Asserts that the guest found the machine that QEMU was told to make; what it found.
+    ///
+    /// # Panics
+    /// If it found another, or did not say.
+    pub fn assert_found(&self, boot: &Boot) -> Found {
+        let found = Found::read(&self.0.lines).unwrap_or_else(|error| panic!("{boot:?}: {error}"));
+        let told = boot.machine().and_then(|machine| Told::of(&machine));
+        let told = told.unwrap_or_else(|error| panic!("{boot:?}: {error}"));
+        let differences = told.differences(&found.topology);
+        assert!(differences.is_empty(), "{boot:?}:\n{}", differences.join("\n"));
+        found
     }
 
     /// Asserts that each core says where it is, and that firmware puts it on its node.

@@ -86,8 +86,8 @@ fn system_calls() {
     scenario("scenario=syscalls exit=1", Cpu::Usual, 2);
 }
 
-/// Six checks of forms, eight of waits, five of capabilities, five of ends.
-const MESSAGES: usize = 6 + 8 + 5 + 5;
+/// Six checks of forms, eight of waits, five of capabilities, five of ends, all of it at random.
+const MESSAGES: usize = 6 + 8 + 5 + 5 + 1;
 
 /// Each message form against each state of the other side, with canaries in all registers; capabilities that go
 /// along; domains that end in the middle.
@@ -130,6 +130,23 @@ fn memory_of_nodes() {
     let run = checked(&boot, MEMORY);
     // Below 2 GiB QEMU puts the memory of the nodes one after the other.
     assert_on_their_nodes(&run, |node| node * 128 * MIB..(node + 1) * 128 * MIB, 4 * FRAMES);
+}
+
+/// What domains do on each core, what cannot be started, and a thousand domains of which nothing stays.
+#[test]
+fn spawning_on_every_core() {
+    let boot = Boot {
+        cores: 4,
+        nodes: Nodes::Even(4),
+        memory_mib: 512,
+        ..machine("scenario=spawning exit=1", Cpu::Usual)
+    };
+    let run = checked(&boot, 3);
+    let started = run.events(EventKind::DomainStarted);
+    for core in 0..4 {
+        let here = started.iter().filter(|e| e.core == Some(core) && e.name.as_deref() == Some("test_guest"));
+        assert!(here.count() > 250, "core {core} makes its part of the domains");
+    }
 }
 
 /// Endless loops, enabled and disabled.

@@ -134,7 +134,21 @@ impl<'m, const N: usize> Endpoint<'m, N> {
     /// # Errors
     /// [`SendError`]; nothing was sent.
     pub fn try_send_burst(&mut self, messages: &[Message]) -> Result<usize, SendError> {
-        self.state.send_burst(messages)
+        self.state.send_burst(messages.len(), |index| messages[index])
+    }
+
+    /// Sends at once the first of `count` messages, which are made as they are stored. See
+    /// [`Sender::try_send_burst_with`].
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    #[inline]
+    pub fn try_send_burst_with(
+        &mut self,
+        count: usize,
+        message: impl FnMut(usize) -> Message,
+    ) -> Result<usize, SendError> {
+        self.state.send_burst(count, message)
     }
 
     /// Takes the next message, if there is one. See [`Receiver::try_recv`].
@@ -279,7 +293,21 @@ impl<const N: usize> Sender<'_, '_, N> {
     /// # Errors
     /// [`SendError`] if there was not even room for one; nothing was sent.
     pub fn try_send_burst(&mut self, messages: &[Message]) -> Result<usize, SendError> {
-        self.state.send_burst(messages)
+        self.state.send_burst(messages.len(), |index| messages[index])
+    }
+
+    /// The same as [`try_send_burst`](Self::try_send_burst) for messages that are made as they are stored:
+    /// `message` is asked for that of each index once, from the last to the first.
+    ///
+    /// # Errors
+    /// [`SendError`] if there was not even room for one; nothing was sent.
+    #[inline]
+    pub fn try_send_burst_with(
+        &mut self,
+        count: usize,
+        message: impl FnMut(usize) -> Message,
+    ) -> Result<usize, SendError> {
+        self.state.send_burst(count, message)
     }
 
     /// Messages that can be sent before the peer's acknowledgements have to be looked at.
@@ -429,26 +457,35 @@ impl<const N: usize> State<'_, N> {
         Ok(())
     }
 
-    fn send_burst(&self, messages: &[Message]) -> Result<usize, SendError> {
-        let Some(first) = messages.first() else { return Ok(0) };
-        let wanted = messages.len().min(Self::BURST);
+    #[inline]
+    fn send_burst(
+        &self,
+        count: usize,
+        mut message: impl FnMut(usize) -> Message,
+    ) -> Result<usize, SendError> {
+        let wanted = count.min(Self::BURST);
+        if wanted == 0 {
+            return Ok(0);
+        }
         if (self.credits.get() as usize) < wanted {
             self.collect()?;
         }
         let count = wanted.min(self.credits.get() as usize);
         let (sent, taken) = (self.sent.get(), self.taken());
         let acknowledged = taken as u16;
-        for (index, message) in messages[..count].iter().enumerate().skip(1).rev() {
+        for index in (1..count).rev() {
             let number = sent + 1 + index as u64;
             let line = &self.own.ring[number as usize % N];
-            store_payload(line, message);
+            let message = message(index);
+            store_payload(line, &message);
             let header = Header::join(number as u16, acknowledged, message.info);
             // Relaxed: the peer does not look here before it has seen the first line.
             line.words[HEADER].store(header, Ordering::Relaxed);
         }
         let number = sent + 1;
         let line = &self.own.ring[number as usize % N];
-        store_payload(line, first);
+        let first = message(0);
+        store_payload(line, &first);
         let info = first.info | (count as u32 - 1) << BURST_SHIFT;
         // Ordering: Release, pairs with the fence in `get`, as in `put`, and for all lines of the burst.
         Site::Message.publish(&line.words[HEADER], Header::join(number as u16, acknowledged, info));

@@ -142,6 +142,14 @@ impl Message {
         Ok(Self { words, info: Self::info(kind, 8 * payload.len()) })
     }
 
+    /// A message of the first `count` of `words`; of all if `count` is more.
+    #[inline]
+    pub fn from_first(kind: Kind, count: usize, mut words: [u64; PAYLOAD_WORDS]) -> Self {
+        let count = count.min(PAYLOAD_WORDS);
+        words[count..].fill(0);
+        Self { words, info: Self::info(kind, 8 * count) }
+    }
+
     /// A message of the given bytes, which lie in the words little-endian, the rest of the last word zero.
     ///
     /// # Errors

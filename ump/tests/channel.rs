@@ -53,6 +53,9 @@ fn messages_are_built_from_words_and_bytes() {
     let words = [1, u64::MAX, 3];
     let message = Message::new(KIND, words);
     assert_eq!(message, Message::from_words(KIND, &words).unwrap());
+    assert_eq!(message, Message::from_first(KIND, 3, [1, u64::MAX, 3, 4, 5, 6, 7]));
+    assert_eq!(Message::from_first(KIND, 3, [9; 7]).payload(), &[9, 9, 9, 0, 0, 0, 0]);
+    assert_eq!(Message::from_first(KIND, 8, [9; 7]), Message::new(KIND, [9; 7]));
     assert_eq!(message.words(), words);
     assert_eq!(message.payload(), &[1, u64::MAX, 3, 0, 0, 0, 0]);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();

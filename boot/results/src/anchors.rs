@@ -102,6 +102,9 @@ pub const BENCHES: &[Bench] = &[
     Bench { name: "spawn", about: "start a domain from its ELF image" },
     Bench { name: "lmp_pingpong", about: "call a domain on the same core, 0, 4 and 8 words each way" },
     Bench { name: "lmp_cap", about: "pass a capability to a domain on the same core" },
+    Bench { name: "ump_pingpong", about: "messages between each ordered pair of cores, both polling" },
+    Bench { name: "ump_stream", about: "streams of messages to a near and a far core, each or many at once" },
+    Bench { name: "ump_wakeup", about: "messages to a blocked receiver on a near and a far core" },
 ];
 
 /// The anchors that there are; not every metric has one.
@@ -131,6 +134,32 @@ pub const ANCHORS: &[Anchor] = &[
     .aim(240),
     anchor_of("lmp_pingpong", "round_trip", &[peer("seL4", 454), peer("SMP", 626)]).of(32).aim(260),
     anchor_of("lmp_pingpong", "round_trip", &[peer("seL4", 1610), peer("SMP", 1845)]).of(64).aim(300),
+    anchor_of("lmp_cap", "one_way", &[]).aim(450),
+    anchor_of("ump_pingpong", "round_trip", ROUND_TRIP).aim(110).must(130),
+    anchor_of("ump_pingpong", "put", &[peer("bare ring", 16)]),
+    anchor_of("ump_pingpong", "get", &[peer("bare ring", 25)]),
+    anchor_of("ump_pingpong", "put_and_get", &[peer("bare ring", 41)]).aim(50).must(60),
+    anchor_of("ump_wakeup", "one_way", ONE_WAY).aim(700).must(1200),
+    anchor_of("ump_wakeup", "round_trip", ROUND_TRIP),
+];
+
+/// One way from core to core, the receiver blocked.
+const ONE_WAY: &[Peer] = &[
+    peer("seL4 SMP", 1428),
+    peer("Linux eventfd", 6818),
+    peer("futex", 7740),
+    peer("pipe", 7904),
+    peer("seqpacket", 11163),
+];
+
+/// From core to core and back: of the peers all but the bare ring block.
+const ROUND_TRIP: &[Peer] = &[
+    peer("bare ring", 77),
+    peer("seL4 SMP", 2848),
+    peer("Linux eventfd", 13644),
+    peer("futex", 15502),
+    peer("pipe", 15816),
+    peer("seqpacket", 22356),
 ];
 
 /// The anchor of a result, where its numbers are of the anchors' kind: the one of its size, or else of all sizes.

@@ -17,6 +17,12 @@ words! {
         MonitorUp = "monitor-up",
         /// All cores that were asked for are up; their number is `value`.
         Ready = "ready",
+        /// The topology that the guest found: words of `skb::Topology::encode` in hexadecimal, `detail`, from number
+        /// `value` on. Those of all such events together are the topology.
+        Topology = "topology",
+        /// Something about the machine that firmware left out or got wrong: `detail`. Without it, `value` is how many
+        /// more there are that are not told.
+        Complaint = "complaint",
         /// Benchmark `name` begins.
         BenchStarted = "bench-started",
         /// Benchmark `name` is over; samples it had to reject: `value`.

@@ -101,6 +101,8 @@ pub enum HostExit {
     GuestLost = 17,
     /// The guest's results do not follow the schema.
     BadResults = 18,
+    /// The guest found another machine than QEMU was told to make.
+    TopologyDiffers = 19,
     /// SIGINT, as a shell reports it.
     Interrupted = 130,
     /// SIGTERM, as a shell reports it.

@@ -107,7 +107,7 @@ impl CapDb {
     /// Copies the capability in `src` to `dst`; `NotTransferable` if that is a right to answer a call.
     pub fn copy<S: Slots>(&mut self, slots: &mut S, dst: Place, src: SlotAddr) -> Result<(), SysError> {
         let cap = self.copyable(slots, src)?;
-        self.put_copy(slots, dst, cap)
+        self.put_copy(slots, dst, cap, src)
     }
 
     /// Moves the capability in `src` to `dst`.
@@ -141,7 +141,7 @@ impl CapDb {
             cap.badge = badge;
         }
         cap.rights = rights;
-        self.put_copy(slots, dst, cap)
+        self.put_copy(slots, dst, cap, src)
     }
 
     /// The capability in `src`, if there may be another of the same object.
@@ -150,10 +150,23 @@ impl CapDb {
         if cap.ty == ObjType::Reply { Err(SysError::NotTransferable) } else { Ok(cap) }
     }
 
-    fn put_copy<S: Slots>(&mut self, slots: &mut S, dst: Place, mut cap: Capability) -> Result<(), SysError> {
+    /// Puts `cap` into `dst`, a copy of the capability in `src`.
+    fn put_copy<S: Slots>(
+        &mut self,
+        slots: &mut S,
+        dst: Place,
+        cap: Capability,
+        src: SlotAddr,
+    ) -> Result<(), SysError> {
         check_destination(slots, dst, cap.ty)?;
-        cap.remote = self.remote(slots, &cap);
-        self.put(slots, dst.slot, cap);
+        *slots.get_mut(dst.slot) = Cte { cap: Capability { remote: Remote::empty(), ..cap }, ..Cte::EMPTY };
+        self.tree.insert_near(slots, dst.slot, src);
+        let same = |s: &SlotAddr| slots.get(*s).cap.is_same_object(&cap);
+        if tree::previous(slots, dst.slot).as_ref().is_none_or(|s| !same(s)) {
+            // The first copy is the one that knows.
+            let remote = tree::next(slots, dst.slot).filter(same).map(|s| slots.get(s).cap.remote);
+            slots.get_mut(dst.slot).cap.remote = remote.unwrap_or_default();
+        }
         Ok(())
     }
 

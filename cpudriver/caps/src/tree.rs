@@ -218,9 +218,30 @@ impl Tree {
 
     /// Takes in the capability in `slot`, which is not in the tree.
     pub(crate) fn insert<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr) {
+        self.insert_below(slots, slot, self.root);
+    }
+
+    /// The same from the capability in `near` on, which is in the tree: quick if their places are close together.
+    pub(crate) fn insert_near<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, near: SlotAddr) {
+        let new = key(slots, slot);
+        let after = new > key(slots, near);
+        let mut top = near;
+        // Up, until the place is below. Only parents on the other side of it need to be compared.
+        while let Some(up) = slots.get(top).node.parent.get() {
+            let from_left = slots.get(up).node.left == Link::to(top);
+            if from_left == after && (new > key(slots, up)) != after {
+                break;
+            }
+            top = up;
+        }
+        self.insert_below(slots, slot, Link::to(top));
+    }
+
+    /// Takes in the capability in `slot`, whose place is below `top`.
+    fn insert_below<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, top: Link) {
         let new = key(slots, slot);
         let mut parent = Link::NONE;
-        let mut at = self.root;
+        let mut at = top;
         let mut left = false;
         while let Some(s) = at.get() {
             left = new < key(slots, s);

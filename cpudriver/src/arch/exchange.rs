@@ -102,7 +102,8 @@ macro_rules! check_receiver {
 }
 
 /// Go from the dispatcher in RSP to that in RBX, with what it is answered in RBP. The length is still in the
-/// first register as it came.
+/// first register as it came: it says where in the row of registers to be cleared to begin. `xrstor` takes the
+/// word in RDX as the upper half of its mask, of which XCR0 has no bit (SDM volume 1, 13.8).
 macro_rules! switch {
     () => {
         "
@@ -135,30 +136,25 @@ macro_rules! switch {
         wrfsbase rcx
         mov rcx, [rbx + {gs}]
         wrgsbase rcx
-        mov r11, rdx
         mov eax, [rip + {entry} + {xcr0}]
-        xor edx, edx
         xrstor64 [rip + {initial}]
-        mov rdx, r11
         ldmxcsr [rbx + {fp}]
         fldcw [rbx + {fp} + 4]
         mov rax, rbp
         movzx ecx, word ptr [rip + {entry} + 6]
         lea r11, [rip + 6f]
-        lea rcx, [rcx + 2 * rcx]
-        add rcx, r11
-        jmp rcx
-    6:  xor rdi, rdi
-        xor rsi, rsi
-        xor rdx, rdx
-        xor r8, r8
-        xor r9, r9
-        xor r10, r10
-        xor r12, r12
-        xor r13, r13
-        xor r14, r14
-        xor r15, r15
-        mov rcx, [rbx + {rip}]
+        jmp qword ptr [r11 + 8 * rcx]
+    20: xor edi, edi
+    21: xor esi, esi
+    22: xor edx, edx
+    23: xor r8d, r8d
+    24: xor r9d, r9d
+    25: xor r10d, r10d
+    26: xor r12d, r12d
+    27: xor r13d, r13d
+    28: xor r14d, r14d
+    29: xor r15d, r15d
+    30: mov rcx, [rbx + {rip}]
         mov r11, [rbx + {rflags}]
         mov rsp, [rbx + {rsp}]
         mov rbp, [rbx + {rbp}]
@@ -170,6 +166,8 @@ macro_rules! switch {
         mov [rbx + {previous}], rcx
         mov [rcx + {next}], rbx
         jmp 5b
+        .balign 8
+    6:  .quad 20b, 21b, 22b, 23b, 24b, 25b, 26b, 27b, 28b, 29b, 30b
         "
     };
 }

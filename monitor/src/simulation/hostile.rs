@@ -18,7 +18,7 @@ proptest! {
             let from = play.rng().below(4) as u32;
             let to = (from + 1 + play.rng().below(3) as u32) % 4;
             // Numbers that no monitor comes to in this test.
-            let far = 1 << 40 | play.rng().next() % 1000;
+            let far = (1 << 40) | (play.rng().next() % 1000);
             let small = play.rng().next() % 4;
             let message = match play.rng().below(10) {
                 0 => Intermon::Accepted { to: far, from: small, wake: small },
@@ -61,7 +61,7 @@ proptest! {
             for (to, from) in report.iter_mut().zip(&words) {
                 *to = *from;
             }
-            report[0] = report[0] % 64;
+            report[0] %= 64;
             let before = play.monitor(1).ignored().reports;
             play.step(1, Event::Report { words: report });
             prop_assert_eq!(play.monitor(1).ignored().reports, before + 1);

@@ -366,6 +366,28 @@ impl Waitset {
         None
     }
 
+    /// Looks at each active member once and calls `found` with those that are ready, which are not watched from then
+    /// on; for who registers anew what he still waits for.
+    pub(crate) fn sweep(&mut self, mut found: impl FnMut(Member)) {
+        self.collect();
+        for _ in 0..self.active.len() {
+            let Some(member) = self.active.pop_front() else { return };
+            match self.look(member) {
+                Look::Quiet => self.active.push_back(member),
+                look => {
+                    if let Some(slot) = self.slot(member) {
+                        slot.active = false;
+                    }
+                    if matches!(look, Look::Ready) {
+                        self.rounds = 0;
+                        self.watch(member, None);
+                        found(member);
+                    }
+                }
+            }
+        }
+    }
+
     /// Waits for a ready member; `None` if the deadline passed first.
     pub fn wait(&mut self, deadline: Deadline) -> Option<Member> {
         loop {

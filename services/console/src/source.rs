@@ -109,12 +109,15 @@ impl Source {
     fn drain_stream(&mut self, id: StreamId, generation: Generation, ports: &mut Ports) -> bool {
         let core = self.core;
         let slot = &mut self.streams[id.number() as usize];
-        if slot.open.is_none() && generation.is_in_use() && slot.generation != Some(generation) {
+        if slot.open.is_none() && slot.generation != Some(generation) {
+            // One that was used and ended between two looks is read too: its memory stays until it is drained.
             slot.open = open(self.base, id, self.directory.name(id));
-            slot.generation = Some(generation);
+            if generation.is_in_use() {
+                slot.generation = Some(generation);
+            }
         }
         let Some(open) = &mut slot.open else {
-            // Used and ended between two looks: there is nothing of it to be had.
+            // It cannot be read, now or later.
             if !generation.is_in_use() && slot.generation != Some(generation) {
                 slot.generation = Some(generation);
                 self.directory.set_drained(id, generation);

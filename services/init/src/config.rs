@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use boot_info::{Accelerator, CommandLineError, Setting, Settings, Words};
-use lmp::Rights;
 use results::Accel;
 use skb::Policy;
 
@@ -60,38 +59,31 @@ bitflags::bitflags! {
     pub struct Needs: u8 {
         /// The boot archive: it makes domains by itself.
         const ARCHIVE = 1;
-        /// The counters of its core, for reading.
-        const COUNTERS = 2;
         /// All that the core's control block allows.
-        const CONTROL = 4;
+        const CONTROL = 2;
         /// The endpoint of the system knowledge base: it is what the test is about.
-        const KNOWLEDGE = 8;
+        const KNOWLEDGE = 4;
     }
 }
 
-/// Benchmarks that make domains by themselves, because that is what they measure.
-const SPAWNING: [&str; 4] = ["bench_lmp_cap", "bench_lmp_pingpong", "bench_spawn", "bench_yield"];
+/// Benchmarks that make domains of their core by themselves: that is what they measure, or they take no way through
+/// the monitor.
+const SPAWNING: [&str; 4] = ["bench_spawn", "bench_yield", "bench_lmp_pingpong", "bench_lmp_cap"];
+
+/// Tests that have domains made by the monitor.
+const ORDERING: [&str; 2] = ["test_spawning", "test_mesh"];
 
 impl Needs {
     /// What the domain of this module needs.
     pub fn of(module: &str) -> Needs {
-        if module == "test_memory" {
+        if SPAWNING.contains(&module) {
+            Needs::ARCHIVE
+        } else if module == "test_memory" {
             Needs::KNOWLEDGE
-        } else if module.starts_with("test_") {
+        } else if module.starts_with("test_") && !ORDERING.contains(&module) {
             Needs::ARCHIVE | Needs::CONTROL
-        } else if SPAWNING.contains(&module) {
-            Needs::ARCHIVE | Needs::COUNTERS
         } else {
-            Needs::COUNTERS
-        }
-    }
-
-    /// The rights on the core's control block.
-    pub fn kcb(self) -> Option<Rights> {
-        if self.contains(Needs::CONTROL) {
-            Some(Rights::all())
-        } else {
-            self.contains(Needs::COUNTERS).then_some(Rights::READ)
+            Needs::empty()
         }
     }
 }
@@ -184,12 +176,11 @@ mod tests {
 
     #[test]
     fn domains_get_what_they_need() {
-        assert_eq!(Needs::of("test_hog").kcb(), Some(Rights::all()));
-        assert_eq!(Needs::of("bench_syscall").kcb(), Some(Rights::READ));
-        assert!(Needs::of("test_hog").contains(Needs::ARCHIVE));
+        assert_eq!(Needs::of("test_hog"), Needs::ARCHIVE | Needs::CONTROL);
         assert_eq!(Needs::of("test_memory"), Needs::KNOWLEDGE);
-        assert!(Needs::of("bench_spawn").contains(Needs::ARCHIVE));
-        assert!(!Needs::of("bench_syscall").contains(Needs::ARCHIVE));
+        assert_eq!(Needs::of("test_spawning"), Needs::empty());
+        assert_eq!(Needs::of("bench_spawn"), Needs::ARCHIVE);
+        assert_eq!(Needs::of("bench_syscall"), Needs::empty());
     }
 
     #[test]

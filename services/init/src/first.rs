@@ -21,11 +21,12 @@ use results::{DEBUG_EXIT_PORT, EventKind, GuestExit};
 use runtime::events::{self, Deadline, Event};
 use runtime::memory::{self, MemoryError, Object};
 use runtime::{Env, output, print, println, vector};
-use skb::{ApicId, Topology};
+use skb::{ApicId, Discovery, Topology};
 use skb_service::handover as skb_handover;
 
 use crate::firmware::Firmware;
 use crate::monitor_of;
+use crate::report;
 use crate::spawner::Spawner;
 use crate::streams::{Streams, one_of};
 
@@ -130,7 +131,7 @@ impl System {
         } else if Config::wants_exit(line) {
             self.at_end = AtEnd::Exit;
         }
-        let topology = discover(env, boot);
+        let Discovery { topology, complaints, .. } = discover(env, boot);
         let cores = topology.enabled_cores().len();
         let wanted = config.as_ref().ok().and_then(|c| c.cpus).map_or(cores, |n| cores.min(n as usize));
         let Division { further, rest } = divide(&topology, wanted)?;
@@ -143,6 +144,7 @@ impl System {
         output::record(results::Event::new(EventKind::CoreUp).core(0));
         let config = config.map_err(|e| Failure { exit: GuestExit::BadCommandLine, why: format!("{e}") })?;
         print!("{topology}");
+        report::topology(&topology, &complaints);
 
         let skb = start_skb(&mut spawner, &topology, rest)?;
         let up = start_cores(&mut spawner, further, doorbell, skb)? + 1;
@@ -179,7 +181,7 @@ impl System {
 }
 
 /// What machine this is, as firmware says.
-fn discover(env: &Env, boot: &BootInfo) -> Topology {
+fn discover(env: &Env, boot: &BootInfo) -> Discovery {
     let info = env.info();
     let firmware = Firmware::new(info.device_caps);
     let cpuid = |leaf, subleaf| {
@@ -190,7 +192,7 @@ fn discover(env: &Env, boot: &BootInfo) -> Topology {
     for complaint in found.complaints.as_slice() {
         println!("firmware: {complaint}");
     }
-    found.topology
+    found
 }
 
 /// How often to plan: what was taken on the way is there the next time.
@@ -421,10 +423,10 @@ impl Run<'_> {
             if needs.contains(Needs::KNOWLEDGE) {
                 b = b.grant_less(skb_handover::TEST_ENDPOINT, self.skb, Rights::WRITE, 0);
             }
-            match needs.kcb() {
-                Some(rights) => b.grant_less(task::KCB, task::KCB, rights, 0),
-                None => b,
+            if needs.contains(Needs::CONTROL) {
+                b = b.grant(task::KCB, task::KCB);
             }
+            b
         });
         match run {
             Ok(end) => end.is_success(),

@@ -12,6 +12,7 @@ mod firmware;
 mod first;
 mod further;
 mod monitor_of;
+mod report;
 mod spawner;
 mod streams;
 

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use boot_archive::Archive;
 use init::orders::{BadOrder, Order, Spawn};
 use init::roster::{Number, Roster, Standing};
+use lmp::cptr::L2_SLOTS;
 use lmp::invocation::EndCause;
 use lmp::message;
 use lmp::{CPtr, SysError, syscall};
@@ -21,6 +22,7 @@ use runtime::directory::StreamId;
 use runtime::endpoint::{Endpoint, EndpointError};
 use runtime::events::{self, Deadline, Event};
 use runtime::interface::spawn::Report;
+use runtime::memory;
 use runtime::spawn::{Child, DomainBuilder, End};
 use runtime::{Env, output, println};
 
@@ -123,6 +125,9 @@ pub(crate) struct Spawner {
 impl Spawner {
     /// No domains yet.
     pub(crate) fn new(env: &Env, streams: Streams) -> Result<Spawner, EndpointError> {
+        // A CNode that is made when a core is full of domains would lie between them for ever.
+        let first = memory::slots(L2_SLOTS)?;
+        (0..L2_SLOTS).for_each(|slot| memory::free_slot(first.offset(slot)));
         Ok(Spawner {
             env: *env,
             streams,

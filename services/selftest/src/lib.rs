@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod chatter;
 pub mod connecting;
 pub mod exchange;
 pub mod mesh;

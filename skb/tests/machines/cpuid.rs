@@ -149,6 +149,30 @@ fn caches_and_who_shares_them() {
 }
 
 #[test]
+fn older_caches_of_amd_have_no_sharers() {
+    let found = ordinary_with(&[
+        level(0xb, 0, 1, 1),
+        level(0xb, 1, 2, 2),
+        // 64 KiB with lines of 64 bytes; 512 KiB; 16 MiB in units of 512 KiB.
+        ((0x8000_0005, 0), [0, 0, 64 << 24 | 2 << 16 | 0x140, 32 << 24 | 2 << 16 | 0x140]),
+        ((0x8000_0006, 0), [0, 0, 512 << 16 | 0x8140, 32 << 18 | 0x9140]),
+    ]);
+    let of = |level, kind, size, shared_bits| CoreCache { level, kind, size, line: 64, shared_bits };
+    assert_eq!(
+        found.topology.caches(),
+        [
+            of(1, CacheKind::Data, 64 << 10, 1),
+            of(1, CacheKind::Instruction, 32 << 10, 1),
+            of(2, CacheKind::Unified, 512 << 10, 1),
+            of(3, CacheKind::Unified, 16 << 20, 2),
+        ]
+    );
+    // None at all.
+    let found = ordinary_with(&[((0x8000_0006, 0), [0; 4])]);
+    assert!(found.topology.caches().is_empty() && found.complaints.is_empty());
+}
+
+#[test]
 fn levels_that_cannot_be_are_left_out() {
     for levels in [
         // Bits that shrink, kinds that come again or in disorder.

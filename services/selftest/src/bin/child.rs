@@ -8,6 +8,7 @@
 //! | `loop-yield`, `loop-disabled-yield` | yields for ever, enabled or disabled |
 //! | `hog`, `hog-disabled` | loops for ever, enabled or disabled |
 //! | `canary` | keeps patterns in all registers while it is preempted, and checks them |
+//! | `chatter` | executes message forms at random, with others |
 //! | `peer` | executes message forms as it is told |
 //! | `syscalls` | invokes at random |
 #![no_std]
@@ -58,6 +59,7 @@ fn main(env: &Env) -> u64 {
             }
         }),
         "canary" => canary::run(env, &shared),
+        "chatter" => selftest::chatter::run(env),
         "peer" => selftest::peer::run(&shared),
         "syscalls" => fuzz::run(env, &shared),
         _ => BAD_MODE,

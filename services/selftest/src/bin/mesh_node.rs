@@ -44,7 +44,7 @@ fn main(env: &Env) -> Result<(), String> {
         Some("mute") => mute(env),
         Some("call") => call(at, count),
         Some("bind") => bind(&format!("mute.{at}")).map(|_| ()),
-        Some("caps") => caps(at, count),
+        Some("caps") => caps(env, at, count),
         other => Err(format!("there is no role {other:?}")),
     }
 }
@@ -197,10 +197,11 @@ fn call(at: u64, count: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn caps(at: u64, count: u64) -> Result<(), String> {
+fn caps(env: &Env, at: u64, count: u64) -> Result<(), String> {
     let mut connection = bind(&format!("serve.{at}"))?;
     let accepts = Accepts::kinds_below(Kind(FRAME.0 + 1)).with_capabilities(1);
     let mut channel: Channel<RPC_LINES> = connection.channel(accepts).map_err(text)?;
+    let elsewhere = at != u64::from(env.info().core);
     for number in 0..count {
         let frame = memory::allocate(ObjType::Frame, PAGE_SIZE).map_err(text)?;
         let page = Page::map(frame.cap)?;
@@ -211,8 +212,11 @@ fn caps(at: u64, count: u64) -> Result<(), String> {
             return Err(format!("frame {number} came back with {:#x}", page.get(1)));
         }
         drop(page);
-        if syscall::cap_revoke(task::ROOT, frame.cap) != Err(lmp::SysError::RetryThroughMonitor) {
-            return Err(String::from("a frame with copies on another core is revoked without its monitor"));
+        let refused = syscall::cap_revoke(task::ROOT, frame.cap) == Err(lmp::SysError::RetryThroughMonitor);
+        if refused != elsewhere {
+            return Err(String::from(
+                "only a frame with copies on another core needs the monitor to be revoked",
+            ));
         }
         monitor::revoke_remote(frame.cap).map_err(text)?;
         memory::free(frame).map_err(text)?;

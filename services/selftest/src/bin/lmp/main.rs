@@ -1,7 +1,8 @@
 //! Scenario `lmp`: each message form against each state of the other side, with patterns in all registers.
 //!
 //! [`forms`] has words, badges and registers; [`waits`] events, deadlines and queues; [`cargo`] capabilities;
-//! [`ends`] what becomes of the others when somebody ends in the middle. After each check all peers are taken down,
+//! [`ends`] what becomes of the others when somebody ends in the middle;
+//! [`chatter`] all of it at random. After each check all peers are taken down,
 //! and all memory must be back.
 #![no_std]
 #![no_main]
@@ -9,6 +10,7 @@
 extern crate alloc;
 
 mod cargo;
+mod chatter;
 mod ends;
 mod forms;
 mod waits;
@@ -64,7 +66,8 @@ fn main(env: &Env) -> u64 {
             return test.finish();
         }
     };
-    for (name, check) in [forms::CHECKS, waits::CHECKS, cargo::CHECKS, ends::CHECKS].concat() {
+    for (name, check) in [forms::CHECKS, waits::CHECKS, cargo::CHECKS, ends::CHECKS, chatter::CHECKS].concat()
+    {
         // What a first use leaves behind for good, such as page tables, is not counted.
         let warm = check(&stage, &test).and_then(|()| stage.is_clear());
         let free = memory::stats().free;

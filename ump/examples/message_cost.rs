@@ -22,6 +22,18 @@ fn pair_in_registers(sender: &mut End, receiver: &mut End, word: u64) -> bool {
     }
 }
 
+/// A call whose words are in registers at both sides, and its reply, which repeats them.
+#[inline(always)]
+fn call_in_registers(client: &mut End, server: &mut End, word: u64) -> bool {
+    let Ok(()) = client.try_send(&Message::new(KIND, [word; PAYLOAD_WORDS])) else { return false };
+    let Ok(Some(request)) = server.try_recv() else { return false };
+    let Ok(()) = server.try_send(&Message::new(KIND, *request.payload())) else { return false };
+    match client.try_recv() {
+        Ok(Some(reply)) => reply.payload().iter().fold(0, |all, got| all | got) == word,
+        _ => false,
+    }
+}
+
 #[inline(always)]
 fn put(sender: &mut End, from: &[u64; PAYLOAD_WORDS]) -> bool {
     sender.try_send(&Message::new(KIND, *from)).is_ok()
@@ -66,7 +78,7 @@ fn main() {
     let (Some(what), Some(Ok(count))) =
         (arguments.next(), arguments.next().map(|count| count.parse::<u64>()))
     else {
-        eprintln!("usage: cost {{nothing|registers|memory|message|roundtrip|poll}} REPETITIONS");
+        eprintln!("usage: message_cost {{nothing|registers|call|memory|message|roundtrip|poll}} REPETITIONS");
         std::process::exit(2);
     };
     let outboxes = Box::new([Outbox::new(), Outbox::new()]);
@@ -77,6 +89,7 @@ fn main() {
     match what.as_str() {
         "nothing" => repeat(count, |_| true),
         "registers" => repeat(count, |n| pair_in_registers(&mut client, &mut server, n)),
+        "call" => repeat(count, |n| call_in_registers(&mut client, &mut server, n)),
         "memory" => repeat(count, |_| put(&mut client, words) && get(&mut server, words)),
         "message" => {
             repeat(count, |_| put_message(&mut client, message) && get_message(&mut server, message))

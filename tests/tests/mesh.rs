@@ -1,0 +1,58 @@
+//! Domains on all cores, connected by their monitors: every ordered pair of cores, and ends in the middle of
+//! everything. The guest checks itself (`services/selftest`, scenario `mesh`); here, that it did, and what it left.
+
+use std::time::Duration;
+
+use results::{Accel, EventKind};
+use tests::{Boot, Cpu, LONG, Nodes};
+
+/// All pairs twice, calls and frames on one core and between two, six kinds of ends, refusals.
+const CHECKS: usize = 13;
+
+/// The limit of the long one, on a machine that has other things to do too.
+const LONGEST: Duration = Duration::from_secs(1800);
+
+fn mesh(boot: &Boot) {
+    let run = boot.run();
+    assert_eq!(run.events(EventKind::CheckFailed), <[&results::host::Event; 0]>::default());
+    assert_eq!(run.events(EventKind::CheckPassed).len(), CHECKS);
+    assert_eq!(run.console("PASS ").count(), CHECKS);
+    // Neither a monitor nor an `init` met anything that it could not do: what is to be taken down was.
+    for complaint in ["monitor: ", "keeps its memory", ": panic: ", ": stopped: "] {
+        let found: Vec<&String> = run.0.console.iter().filter(|line| line.contains(complaint)).collect();
+        assert_eq!(found, <[&String; 0]>::default());
+    }
+}
+
+/// The machine for the scenario.
+fn machine(words: &'static str) -> Boot {
+    let accel = Accel::Icount;
+    Boot { cores: 3, nodes: Nodes::Even(1), memory_mib: 256, accel, cpu: Cpu::Usual, words, limit: LONG }
+}
+
+/// A few messages of each kind, in a fixed order of things.
+#[test]
+fn connections_carry_messages_and_frames_and_survive_ends() {
+    mesh(&machine("scenario=mesh samples=500 exit=1"));
+}
+
+/// The same in whatever order the host's threads make, on two nodes.
+#[test]
+fn cores_that_run_at_the_same_time_connect_too() {
+    let words = "scenario=mesh samples=2000 exit=1";
+    mesh(&Boot { cores: 4, nodes: Nodes::Even(2), accel: Accel::Tcg, ..machine(words) });
+}
+
+/// Connections within the one core there is.
+#[test]
+fn a_single_core_connects_with_itself() {
+    mesh(&Boot { cores: 1, ..machine("scenario=mesh samples=500 exit=1") });
+}
+
+/// 24 million messages with sequence numbers.
+#[test]
+fn each_ordered_pair_of_16_cores_carries_a_hundred_thousand_messages() {
+    let words = "scenario=mesh samples=100000 exit=1";
+    let limit = LONGEST;
+    mesh(&Boot { cores: 16, nodes: Nodes::Even(4), memory_mib: 512, limit, ..machine(words) });
+}
