@@ -552,6 +552,17 @@ impl Monitor {
         self.remove(port, number);
     }
 
+    /// There is no way to the other end of connection `number`.
+    pub(crate) fn lose_peer<P: Port>(&mut self, port: &mut P, number: u64, error: MonitorError) {
+        let Some(connection) = self.connections.get(&number) else { return };
+        match (connection.state, connection.peer) {
+            (State::Open, Other { core, connection: Some(peer) }) => {
+                self.peer_gone(port, core, number, peer, 1)
+            }
+            _ => self.fail_connection(port, number, error),
+        }
+    }
+
     /// Ends connection `number`, whatever its state, for its own domain's sake.
     pub(crate) fn part<P: Port>(&mut self, port: &mut P, number: u64, farewell: Farewell) {
         let Some(connection) = self.connections.get(&number) else { return };

@@ -1,8 +1,8 @@
 //! The memory of connections, as the cores at its ends see it.
 //!
-//! The frames of a channel belong to the first core ([`First`](crate::first::First)), which tells both ends where
-//! they are. A core whose end it is makes foreign copies of them, once even if both ends are on it. When the last
-//! end on a core is done, these and whatever the domains made of them are deleted, and the first core is told.
+//! The frames of a channel belong to the first core (module `first`), whose monitor tells both ends where they are. A
+//! core whose end it is makes foreign copies of them, once even if both ends are on it. When the last end on a core is
+//! done, these and whatever the domains made of them are deleted, and the first core is told.
 
 use alloc::vec::Vec;
 

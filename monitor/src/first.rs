@@ -11,6 +11,7 @@ use runtime::interface::monitor::{Iref, MonitorError};
 
 use crate::binding::Form;
 use crate::channels::{Home, Layout, outbox_bytes};
+use crate::mesh::Block;
 use crate::port::{Copied, Placement, Port};
 use crate::state::{FIRST_CORE, Monitor, limit};
 use crate::wire::Intermon;
@@ -31,6 +32,8 @@ pub(crate) struct First {
     pub(crate) up: BTreeSet<u32>,
     /// Pairs of cores that were given a channel, the lower core first.
     pub(crate) pairs: BTreeSet<(u32, u32)>,
+    /// Per node, where the next channel between monitors goes.
+    pub(crate) blocks: BTreeMap<u16, Block>,
     channels: BTreeMap<u64, Channel>,
     /// Look-ups that wait, oldest first: core, request, name.
     lookups: Vec<(u32, u64, [u64; TEXT_WORDS])>,
@@ -240,11 +243,12 @@ impl Monitor {
         if iref.core() != core {
             return Err(MonitorError::NotFound);
         }
-        first.names.retain(|(_, n)| *n != name);
-        if first.names.len() >= limit::NAMES {
+        let others = first.names.iter().filter(|(_, n)| *n != name).count();
+        if others >= limit::NAMES {
             return Err(MonitorError::Exhausted);
         }
         port.register(name, iref)?;
+        first.names.retain(|(_, n)| *n != name);
         first.names.push((iref, name));
         let (found, rest) = core::mem::take(&mut first.lookups).into_iter().partition(|(_, _, n)| *n == name);
         first.lookups = rest;

@@ -10,7 +10,8 @@ use lmp::objects::PAGE_SIZE;
 use runtime::interface::monitor::MonitorError;
 use ump::Outbox;
 
-use crate::port::{CoreFacts, Port};
+use crate::first::First;
+use crate::port::{Copied, CoreFacts, Port};
 use crate::state::{FIRST_CORE, Monitor};
 use crate::wire::Intermon;
 
@@ -38,6 +39,49 @@ pub const SIZE: u64 = ring_offset(2) as u64;
 
 const _: () = assert!(SIZE <= lmp::start::share::MONITOR_SIZE);
 
+/// Channels in a frame that the first core has made for them.
+const PER_FRAME: u64 = 16;
+
+/// The frame of a node that channels are being put into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Block {
+    /// Where the next channel goes.
+    next: u64,
+    /// How many more have room.
+    left: u64,
+}
+
+impl First {
+    /// Memory for a channel between two monitors, for good: on the node of one of `cores`, or on any that has room.
+    fn place_mesh<P: Port>(&mut self, port: &mut P, cores: [CoreFacts; 2]) -> Result<u64, MonitorError> {
+        let preferred = cores.map(|facts| facts.node);
+        for node in preferred.into_iter().chain(0..cores[0].nodes) {
+            let block = match self.blocks.get(&node).copied().filter(|block| block.left > 0) {
+                Some(block) => Ok(block),
+                None => new_block(port, node, PER_FRAME).or_else(|_| new_block(port, node, 1)),
+            };
+            match block {
+                Ok(Block { next, left }) => {
+                    self.blocks.insert(node, Block { next: next + SIZE, left: left - 1 });
+                    return Ok(next);
+                }
+                Err(MonitorError::NoMemory) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(MonitorError::NoMemory)
+    }
+}
+
+/// A frame for so many channels.
+fn new_block<P: Port>(port: &mut P, node: u16, channels: u64) -> Result<Block, MonitorError> {
+    let (cap, next) = port.allocate(node, channels * SIZE)?;
+    // It is never freed, and nobody needs a capability for it here: the cores get foreign ones.
+    port.set_copied(cap, Copied::Yes);
+    port.delete(cap);
+    Ok(Block { next, left: channels })
+}
+
 /// Where a monitor stands with another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Standing {
@@ -45,6 +89,8 @@ enum Standing {
     Asked,
     /// There is one.
     Connected,
+    /// There was one.
+    Lost,
 }
 
 /// Another monitor.
@@ -82,21 +128,42 @@ impl Monitor {
     }
 
     pub(crate) fn tell_peer<P: Port>(&mut self, port: &mut P, core: u32, message: Intermon) {
-        if let Some(peer) = self.peers.get_mut(&core) {
-            peer.queue.push_back(message);
-            self.flush(port, core);
-            return;
+        match self.peers.get_mut(&core) {
+            Some(Peer { standing: Standing::Lost, .. }) => {
+                self.undeliverable(port, core);
+                return;
+            }
+            Some(peer) => {
+                peer.queue.push_back(message);
+                self.flush(port, core);
+                return;
+            }
+            None => {}
         }
         let peer = Peer { standing: Standing::Asked, queue: VecDeque::from([message]) };
         self.peers.insert(core, peer);
         if core == FIRST_CORE || self.first.is_some() {
             // Between the first core and another there is a channel if that other one is up.
-            let refusal = MonitorError::NoCore as u64;
-            let message = Intermon::MeshRefused { peer: u64::from(core), error: refusal };
-            self.tell(port, self.core, message);
+            self.undeliverable(port, core);
         } else {
             self.tell(port, FIRST_CORE, Intermon::MeshAsk { peer: u64::from(core) });
         }
+    }
+
+    /// What was said to `core` does not get there: whoever waits for an answer is told, after this step.
+    fn undeliverable<P: Port>(&mut self, port: &mut P, core: u32) {
+        let error = MonitorError::NoCore as u64;
+        self.tell(port, self.core, Intermon::MeshRefused { peer: u64::from(core), error });
+    }
+
+    /// The channel to `core` broke. What that core has stays with it: memory that it may still use is not used again.
+    pub(crate) fn lost<P: Port>(&mut self, port: &mut P, core: u32) {
+        let Some(peer) = self.peers.get_mut(&core) else { return };
+        *peer = Peer { standing: Standing::Lost, queue: VecDeque::new() };
+        if let Some(first) = &mut self.first {
+            first.up.remove(&core);
+        }
+        self.fail_all(port, core, MonitorError::NoCore);
     }
 
     /// Sends what waits for room.
@@ -134,7 +201,7 @@ impl Monitor {
             self.ignored.unknown += 1;
             return;
         };
-        let known = self.peers.get(&core).is_some_and(|p| p.standing == Standing::Connected);
+        let known = self.peers.get(&core).is_some_and(|p| p.standing != Standing::Asked);
         if known || core == self.core || core == FIRST_CORE {
             self.ignored.stale += 1;
             return;
@@ -150,12 +217,20 @@ impl Monitor {
         match self.peers.get(&core) {
             Some(peer) if peer.standing == Standing::Asked => {
                 self.peers.remove(&core);
+                // It never got a copy of anything.
+                self.forget_holder(port, core);
             }
+            Some(peer) if peer.standing == Standing::Lost => {}
             _ => {
                 self.ignored.stale += 1;
                 return;
             }
         }
+        self.fail_all(port, core, error);
+    }
+
+    /// Nothing comes of what involves `core`.
+    fn fail_all<P: Port>(&mut self, port: &mut P, core: u32, error: MonitorError) {
         let lost: alloc::vec::Vec<u64> =
             self.requests.iter().filter(|(_, r)| r.core == core).map(|(number, _)| *number).collect();
         for number in lost {
@@ -166,9 +241,8 @@ impl Monitor {
         let lost: alloc::vec::Vec<u64> =
             self.connections.iter().filter(|(_, c)| c.peer.core == core).map(|(number, _)| *number).collect();
         for connection in lost {
-            self.fail_connection(port, connection, error);
+            self.lose_peer(port, connection, error);
         }
-        self.forget_holder(port, core);
     }
 
     /// First core: `core` wants a channel to `peer`.
@@ -189,9 +263,7 @@ impl Monitor {
         }
         let facts = [port.core(pair.0), port.core(pair.1)];
         let made = match facts {
-            [Ok(lower), Ok(upper)] => {
-                allocate_near(port, [lower, upper], SIZE).map(|base| (lower, upper, base))
-            }
+            [Ok(lower), Ok(upper)] => first.place_mesh(port, [lower, upper]).map(|base| (lower, upper, base)),
             [Err(error), _] | [_, Err(error)] => Err(error),
         };
         match made {
@@ -206,18 +278,4 @@ impl Monitor {
             Err(error) => self.tell(port, core, Intermon::MeshRefused { peer, error: error as u64 }),
         }
     }
-}
-
-/// A frame for good on the node of one of `cores`, or on any that has room; its physical address.
-fn allocate_near<P: Port>(port: &mut P, cores: [CoreFacts; 2], bytes: u64) -> Result<u64, MonitorError> {
-    let preferred = cores.map(|facts| facts.node);
-    for node in preferred.into_iter().chain(0..cores[0].nodes) {
-        match port.allocate(node, bytes) {
-            // The channel lasts as long as the two monitors: nobody needs its capability here again.
-            Ok((_, base)) => return Ok(base),
-            Err(MonitorError::NoMemory) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(MonitorError::NoMemory)
 }

@@ -53,6 +53,8 @@ pub(crate) struct Peer {
     bell: Option<u64>,
     /// It is to be woken.
     sent: bool,
+    /// It broke the protocol, and its channel is closed.
+    pub(crate) lost: bool,
 }
 
 impl Peer {
@@ -82,7 +84,15 @@ impl Peer {
             Wake::Bell(bell) => (CPtr::NULL, Some(bell)),
             Wake::Link => (mint(link, OWN_ENTRY).map_err(refused("minting a link"))?, None),
         };
-        Ok(Peer { endpoint: Endpoint::new(mine, theirs, ACCEPTS), greeting, link, wake, bell, sent: false })
+        Ok(Peer {
+            endpoint: Endpoint::new(mine, theirs, ACCEPTS),
+            greeting,
+            link,
+            wake,
+            bell,
+            sent: false,
+            lost: false,
+        })
     }
 
     /// What signals entry `entry` of the other core's table.
@@ -92,7 +102,6 @@ impl Peer {
 
     /// Sends a message, unless there is no room for it now.
     pub(crate) fn send(&mut self, message: &Message) -> bool {
-        // On a channel that broke there never is: its messages wait for good, and its core is none of ours any more.
         let sent = self.endpoint.try_send(message).is_ok();
         self.sent |= sent;
         sent

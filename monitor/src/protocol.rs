@@ -30,7 +30,7 @@ pub const PING: Kind = Kind(1);
 /// I am.
 pub const PONG: Kind = Kind(2);
 
-/// What a channel between monitors carries: these, and the messages of [`Intermon`](crate::wire::Intermon).
+/// What a channel between monitors carries: these, and the messages of [`Intermon`].
 pub const ACCEPTS: Accepts = Accepts::kinds_below(Kind(Intermon::KINDS_END));
 
 /// Why the first core's monitor does not take a core for up.

@@ -175,9 +175,18 @@ impl Server {
     /// Takes a portion of what the monitor of `core` says; how many messages.
     fn hear(&mut self, core: u32) -> usize {
         for taken in 0..PORTION {
-            // A channel that broke says nothing more.
-            let peer = self.machine.peers.get_mut(&core);
-            let Some(Ok(Some(message))) = peer.map(|peer| peer.endpoint.try_recv()) else { return taken };
+            let Some(peer) = self.machine.peers.get_mut(&core) else { return taken };
+            let message = match peer.endpoint.try_recv() {
+                Ok(Some(message)) => message,
+                Ok(None) => return taken,
+                Err(violation) => {
+                    if !core::mem::replace(&mut peer.lost, true) {
+                        println!("core {core}: the channel to its monitor is lost: {violation}");
+                        self.step(Event::Lost { core });
+                    }
+                    return taken;
+                }
+            };
             if message.kind().0 < FIRST_KIND {
                 self.greeted(core, &message);
             } else if self.is_up(core) {

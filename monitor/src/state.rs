@@ -64,6 +64,11 @@ pub enum Event {
         /// The core.
         core: u32,
     },
+    /// The monitor of a core broke the protocol of its channel: there is none any more.
+    Lost {
+        /// The core.
+        core: u32,
+    },
     /// What could not be delivered is to be tried again.
     Retry,
 }
@@ -258,6 +263,7 @@ impl Monitor {
                 _ => self.ignored.unknown += 1,
             },
             Event::Up { core } => self.up(port, core),
+            Event::Lost { core } => self.lost(port, core),
             Event::Retry => self.retry(port),
         }
         loop {

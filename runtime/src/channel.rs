@@ -323,11 +323,12 @@ impl<const N: usize> Channel<N> {
     /// [`SendError`]; nothing was sent.
     #[inline(always)]
     pub fn try_send(&mut self, message: &Message) -> Result<(), SendError> {
-        let result = self.inner.endpoint().try_send(message);
+        // What was not sent is no news to the peer.
+        self.inner.endpoint().try_send(message)?;
         if self.inner.has_sleepy_peer() {
             self.inner.wake_peer();
         }
-        result
+        Ok(())
     }
 
     /// Sends as many of `messages`, from the first on, as there is room for, and returns how many. See

@@ -105,6 +105,7 @@ pub const BENCHES: &[Bench] = &[
     Bench { name: "ump_pingpong", about: "messages between each ordered pair of cores, both polling" },
     Bench { name: "ump_stream", about: "streams of messages to a near and a far core, each or many at once" },
     Bench { name: "ump_wakeup", about: "messages to a blocked receiver on a near and a far core" },
+    Bench { name: "bulk", about: "4 KiB to 4 MiB to another core: in messages, in shared memory, in place" },
 ];
 
 /// The anchors that there are; not every metric has one.
@@ -141,6 +142,7 @@ pub const ANCHORS: &[Anchor] = &[
     anchor_of("ump_pingpong", "put_and_get", &[peer("bare ring", 41)]).aim(50).must(60),
     anchor_of("ump_wakeup", "one_way", ONE_WAY).aim(700).must(1200),
     anchor_of("ump_wakeup", "round_trip", ROUND_TRIP),
+    anchor_of("bulk", "hand_over", &[]).must(200),
 ];
 
 /// One way from core to core, the receiver blocked.

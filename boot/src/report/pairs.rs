@@ -74,7 +74,8 @@ struct Summary<'a> {
     anchor: Option<&'static Anchor>,
 }
 
-/// Where the lines of a channel lay: with the sender, the receiver, both of them, or on another node.
+/// Where the pieces of the data and the lines of a channel lay: with the sender, the receiver, both of them, or on
+/// another node.
 pub(crate) fn homes(record: &Record) -> Option<String> {
     let homes = record.homes.as_ref()?;
     let (src, dst) = (record.src_node, record.dst_node);
@@ -84,7 +85,10 @@ pub(crate) fn homes(record: &Record) -> Option<String> {
         (false, true) => "dst",
         (false, false) => "elsewhere",
     };
-    Some(format!("F {} B {}", whose(homes.forward.node), whose(homes.backward.node)))
+    let mut data: Vec<&str> = homes.data.iter().map(|home| whose(home.node)).collect();
+    data.dedup();
+    let data = if data.is_empty() { String::new() } else { format!("D {} ", data.join(",")) };
+    Some(format!("{data}F {} B {}", whose(homes.forward.node), whose(homes.backward.node)))
 }
 
 /// The summaries, in the order in which the measurements come first, the near pairs before the far ones.

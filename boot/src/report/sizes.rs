@@ -39,7 +39,8 @@ pub(super) fn table(records: &[&Record]) -> String {
             Some(first.bench.clone()),
             path(first),
             first.policy.clone(),
-            row.iter().find_map(|record| homes(record)),
+            // Only some ways have a pool; its home stands for the row.
+            row.iter().max_by_key(|r| r.homes.as_ref().map_or(0, |h| h.data.len())).and_then(|r| homes(r)),
             first.size.map(bytes),
         ];
         for way in &ways {

@@ -58,7 +58,7 @@ const ORDERS: usize = 2;
 pub(super) const NOTICES: usize = 3;
 
 /// Memory of a node, in bytes.
-const NODE: u64 = 1 << 20;
+const NODE: u64 = 2 << 20;
 
 #[derive(Default)]
 pub(super) struct Machine {
@@ -166,9 +166,10 @@ impl Machine {
         self.tables.len()
     }
 
-    /// Memory that the mesh took for good.
+    /// The frames that channels between monitors are in, for good.
     pub(super) fn mesh_frames(&self) -> BTreeSet<u64> {
-        self.connected.values().map(|(base, _)| *base).filter(|base| *base != 0).collect()
+        let frame = |base: &u64| self.allocated.range(..=*base).next_back().map(|(start, _)| *start);
+        self.connected.values().filter_map(|(base, _)| frame(base)).collect()
     }
 }
 
@@ -246,8 +247,16 @@ impl Port for At<'_> {
     }
 
     fn connect(&mut self, core: u32, apic: u32, base: u64, side: usize) -> Result<(), MonitorError> {
-        let size = self.machine.allocated.get(&base).map(|(size, _)| *size);
-        assert_eq!(size, Some(mesh::SIZE), "core {}: a channel in memory that is none", self.core);
+        let frame = self.machine.allocated.range(..=base).next_back();
+        let fits = frame.is_some_and(|(start, (size, _))| base + mesh::SIZE <= start + size);
+        assert!(fits, "core {}: a channel in memory that is none", self.core);
+        let own = (self.core.min(core), self.core.max(core));
+        for ((a, b), (other, _)) in &self.machine.connected {
+            assert!(
+                (*a.min(b), *a.max(b)) == own || base.abs_diff(*other) >= mesh::SIZE,
+                "two channels overlap"
+            );
+        }
         assert_eq!((side, apic), (usize::from(self.core > core), core * 2));
         let before = self.machine.connected.insert((self.core, core), (base, side));
         assert_eq!(before, None, "connected twice");

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use runtime::interface::monitor::{CONSUMER, ConnectionInfo, MonitorError, Request};
 
+use crate::Event;
 use machine::{Holder, Object};
 use play::{Play, Rng};
 
@@ -241,6 +242,35 @@ fn a_started_domain_is_waited_for() {
     play.settle();
     assert_eq!(play.answer(a).words, [MonitorError::CannotSpawn as u64], "a module without a name");
     play.end();
+}
+
+#[test]
+fn a_core_that_is_lost_is_gone_for_all_who_had_to_do_with_it() {
+    let mut play = Play::new(3, 1, Rng::new(1));
+    let (client, server) = ((1, play.add_domain(1)), (2, play.add_domain(2)));
+    let [c, s] = connect(&mut play, client, server, 0, 0);
+    let (frame, memory) = play.frame(client);
+    play.call(client, [Request::SendCap as u64, c.connection, 0, 0, 0, 0, 0, 0, 0, 0], Some(frame));
+    play.settle();
+    assert_eq!(play.answer(client).words[0], 0);
+    play.call(client, [Request::TakeCap as u64, c.connection, 0, 0, 0, 0, 0, 0, 0, 0], None);
+    assert!(play.waits(client));
+    play.step(1, Event::Lost { core: 2 });
+    assert_eq!(play.answer(client).words, [MonitorError::PeerGone as u64]);
+    assert_eq!(play.notice(client).unwrap()[..3], [2, c.connection, 1]);
+    let spawn = [Request::Spawn as u64, 2, 1, 0, 0, 0, 0, 0, 0, 0];
+    play.call(client, spawn, None);
+    assert_eq!(play.answer(client).words, [MonitorError::NoCore as u64]);
+    let bind = [Request::Bind as u64, play.services()[0], 64, 0, 0, 0, 0, 0, 0, 0];
+    play.call(client, bind, None);
+    assert_eq!(play.answer(client).words, [MonitorError::NoCore as u64]);
+    assert!(!play.monitor(1).wants_retry(), "nothing waits for a core that is gone");
+    // Its memory is not used again: the other core may still have a copy.
+    play.kill(client);
+    play.settle();
+    assert!(play.domains(1).contains(&client.1), "not released");
+    assert!(play.machine.copies_of(memory.base).iter().any(|(core, _)| *core == 2));
+    assert_eq!(s.peer, 1);
 }
 
 #[test]

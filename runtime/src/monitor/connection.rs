@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
+use bulk::{Region, RegionError, SlotSize};
 use lmp::cptr::task;
 use lmp::invocation::MapFlags;
 use lmp::{CPtr, CoreId, Rights, syscall};
@@ -193,6 +194,19 @@ impl Connection {
     /// The pieces of the pool, all of the same size; none if there is no pool.
     pub fn pool(&self) -> &[Piece] {
         &self.pool
+    }
+
+    /// The pool in slots of that size, for [`bulk`]: as much of it as all pieces have whole slots for.
+    ///
+    /// # Errors
+    /// [`RegionError`], for instance if there is no pool or it is smaller than a slot.
+    pub fn region(&self, slot: SlotSize) -> Result<Region<'_>, RegionError> {
+        let addresses: Vec<*const u8> =
+            self.pool.iter().map(|piece| piece.as_ptr::<u8>().cast_const()).collect();
+        let bytes = self.pool.iter().map(|piece| piece.bytes).min().unwrap_or(0) as usize;
+        // SAFETY: the pieces are mapped for as long as `Line` lives, which `self` holds; writable for the producer.
+        // This program accesses them in regions only: `Piece` hands out an address, whose use is unsafe.
+        unsafe { Region::from_raw(&addresses, bytes / slot.bytes() * slot.bytes(), slot) }
     }
 
     /// What keeps the memory of the connection mapped.

@@ -174,10 +174,15 @@ pub fn divide(topology: &Topology, free: &[Range<u64>], wanted: usize) -> Result
     let Some(first) = cores.first() else { return Err(shortage) };
     let own = has_memory(&pools, first.node).and_then(|node| pools.get(&node)).map_or(0, Pool::bytes);
     let mut wanted = (own / 2).clamp(LEAST_FIRST, USUAL_FIRST);
-    for node in by_distance(first.node) {
-        if let Some(pool) = pools.get_mut(&node) {
-            pool.kept = wanted.min(pool.bytes());
-            wanted -= pool.kept;
+    // Half of a small node, so that channels can be placed there too; more only if there is no other way.
+    let half = |bytes: u64| bytes / 2 / HANDOVER_GRANULARITY * HANDOVER_GRANULARITY;
+    for part in [half, |bytes| bytes] {
+        for node in by_distance(first.node) {
+            if let Some(pool) = pools.get_mut(&node) {
+                let more = wanted.min(part(pool.bytes()).saturating_sub(pool.kept));
+                pool.kept += more;
+                wanted -= more;
+            }
         }
     }
     if pools.values().map(|pool| pool.kept).sum::<u64>() < LEAST_FIRST {
@@ -316,8 +321,18 @@ mod tests {
         let topology = machine(&[0, 1], &[0, 40, 128]);
         let (plan, stays) = checked(&topology, &free(&topology), 2).unwrap();
         assert_eq!(stays, LEAST_FIRST);
-        assert_eq!(node_of(&topology, &plan.cores[0].ram), 2, "node 1 has only 4 MiB left");
-        assert_eq!(rest(&topology, &plan), [0, 4 * MIB, (128 - 8) * MIB]);
+        assert_eq!(node_of(&topology, &plan.cores[0].ram), 1);
+        assert_eq!(rest(&topology, &plan), [0, (40 - 20 - 12) * MIB, (128 - 16) * MIB]);
+    }
+
+    #[test]
+    fn every_node_has_some_for_channels_if_it_can() {
+        let cores: Vec<u32> = (0..16).collect();
+        let topology = machine(&cores, &[32; 16]);
+        let (plan, stays) = checked(&topology, &free(&topology), 16).unwrap();
+        assert_eq!(stays, LEAST_FIRST);
+        let rest = rest(&topology, &plan);
+        assert!(rest.iter().all(|&bytes| bytes >= 4 * MIB), "{rest:?}");
     }
 
     #[test]

@@ -361,14 +361,15 @@ pub(crate) mod tests {
         let mut query =
             |words: [u64; 5]| ask(&mut service, &mut driver, &[&[Query::Place as u64], &words[..]].concat());
         let code = |policy: Policy| u64::from(policy.code());
+        let nodes = |nodes: &[u64]| nodes.iter().rev().fold(0, |word, node| word << 16 | node);
         let split = query([code(Policy::SplitPoller), 0, 2, 1, MIB]).unwrap();
-        assert_eq!(split, [0 | 2 << 16 | 0 << 32, 1, 0, 0, 0, 0]);
+        assert_eq!(split, [nodes(&[0, 2, 0]), 1, 0, 0, 0, 0]);
         let consumer = query([code(Policy::Consumer), 0, 2, 1, MIB]).unwrap();
-        assert_eq!(consumer, [2 | 2 << 16 | 2 << 32, 1, 2, 0, 0, 0]);
+        assert_eq!(consumer, [nodes(&[2, 2, 2]), 1, 2, 0, 0, 0]);
         let interleave = query([code(Policy::Interleave), 0, 2, 1, MIB]).unwrap();
-        assert_eq!(interleave, [0 | 2 << 16 | 0 << 32, 2, 0 | 2 << 16, 0, 0, 0]);
+        assert_eq!(interleave, [nodes(&[0, 2, 0]), 2, nodes(&[0, 2]), 0, 0, 0]);
         let no_pool = query([code(Policy::Consumer), 0, 2, 1, 0]).unwrap();
-        assert_eq!(no_pool, [2 | 2 << 16 | 2 << 32, 0, 0, 0, 0, 0]);
+        assert_eq!(no_pool, [nodes(&[2, 2, 2]), 0, 0, 0, 0, 0]);
         assert_eq!(query([200, 0, 2, 1, 0]), Err(SkbError::BadArgument));
         assert_eq!(query([code(Policy::Consumer), 0, 9, 1, 0]), Err(SkbError::NotFound));
         assert_eq!(query([code(Policy::Consumer), 0, 2, 1, 16 * MIB]), Err(SkbError::NoMemory));

@@ -3,10 +3,12 @@
 //! The peer that *drives* is the producer of the connection, and takes the samples; the other one *serves* until it
 //! gets [`END`].
 
+mod moving;
 mod pingpong;
 mod stream;
 mod wakeup;
 
+use bulk::Kinds;
 use runtime::bench::{BenchError, Harness};
 use runtime::channel::{Channel, Waiting};
 use runtime::monitor::{Connection, Options};
@@ -18,7 +20,10 @@ const DATA: Kind = Kind(0);
 /// The driver is done.
 const END: Kind = Kind(1);
 
-const ACCEPTS: Accepts = Accepts::kinds_below(Kind(2));
+/// Descriptors of buffers.
+const BUFFERS: Kinds = Kinds::starting_at(Kind(2));
+
+const ACCEPTS: Accepts = Accepts::kinds_below(BUFFERS.end());
 
 /// A message that fills its line.
 const FULL: Message = Message::new(DATA, [1, 2, 3, 4, 5, 6, 7]);
@@ -41,6 +46,17 @@ pub enum Ring {
     Long,
 }
 
+/// How bulk data are moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// In messages, seven words each: copied into them and out of them.
+    Messages,
+    /// Through shared memory: copied into a buffer and out of it.
+    SharedMemory,
+    /// In a buffer that is filled, handed over and read in place.
+    InPlace,
+}
+
 /// What is measured between two peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Job {
@@ -50,6 +66,10 @@ pub enum Job {
     Stream(Ring, Publish),
     /// A message to who is blocked, and one back.
     Wakeup,
+    /// So many KiB, filled by one and summed up by the other.
+    Bulk(Way, u32),
+    /// A buffer that nobody looks into.
+    HandOver,
 }
 
 impl Job {
@@ -62,31 +82,55 @@ impl Job {
             Self::Stream(Ring::Long, Publish::Single) => 3,
             Self::Stream(Ring::Long, Publish::Burst) => 4,
             Self::Wakeup => 5,
+            Self::HandOver => 6,
+            Self::Bulk(Way::Messages, kib) => 7 | u64::from(kib) << 32,
+            Self::Bulk(Way::SharedMemory, kib) => 8 | u64::from(kib) << 32,
+            Self::Bulk(Way::InPlace, kib) => 9 | u64::from(kib) << 32,
         }
     }
 
     /// From a word of a message; `None` for what is no job.
     pub(crate) fn decode(word: u64) -> Option<Job> {
-        Some(match word {
+        let kib = (word >> 32) as u32;
+        Some(match word as u32 {
             0 => Self::PingPong,
             1 => Self::Stream(Ring::Short, Publish::Single),
             2 => Self::Stream(Ring::Short, Publish::Burst),
             3 => Self::Stream(Ring::Long, Publish::Single),
             4 => Self::Stream(Ring::Long, Publish::Burst),
             5 => Self::Wakeup,
+            6 => Self::HandOver,
+            7 => Self::Bulk(Way::Messages, kib),
+            8 => Self::Bulk(Way::SharedMemory, kib),
+            9 => Self::Bulk(Way::InPlace, kib),
             _ => return None,
         })
     }
 
     /// Bytes that one operation moves.
     pub(crate) fn bytes(self) -> u64 {
-        LINE_BYTES as u64
+        match self {
+            Self::PingPong | Self::Stream(..) | Self::Wakeup | Self::HandOver => LINE_BYTES as u64,
+            Self::Bulk(_, kib) => u64::from(kib) << 10,
+        }
+    }
+
+    /// Bytes of the pool of buffers.
+    fn pool(self) -> u64 {
+        match self {
+            Self::PingPong | Self::Stream(..) | Self::Wakeup | Self::Bulk(Way::Messages, _) => 0,
+            Self::Bulk(..) | Self::HandOver => moving::POOL,
+        }
     }
 
     fn lines(self) -> usize {
         match self {
-            Self::Stream(Ring::Long, _) => STREAM_LINES,
-            Self::PingPong | Self::Stream(Ring::Short, _) | Self::Wakeup => RPC_LINES,
+            Self::Stream(Ring::Long, _) | Self::Bulk(Way::Messages, _) => STREAM_LINES,
+            Self::PingPong
+            | Self::Stream(Ring::Short, _)
+            | Self::Wakeup
+            | Self::Bulk(..)
+            | Self::HandOver => RPC_LINES,
         }
     }
 
@@ -94,13 +138,13 @@ impl Job {
     pub(crate) fn consumer_waits(self) -> Waiting {
         match self {
             Self::Wakeup => Waiting::Blockable,
-            Self::PingPong | Self::Stream(..) => Waiting::Polling,
+            Self::PingPong | Self::Stream(..) | Self::Bulk(..) | Self::HandOver => Waiting::Polling,
         }
     }
 
     /// The connection that the producer asks for.
     pub(crate) fn options(self, policy: Policy, seed: u64) -> Options {
-        Options { lines: self.lines() as u64, policy, seed, ..Options::default() }
+        Options { lines: self.lines() as u64, pool: self.pool(), policy, seed, ..Options::default() }
     }
 }
 
@@ -132,21 +176,26 @@ impl Link {
     /// Does the driver's part, and lets the other go.
     pub(crate) fn drive(&mut self, job: Job, harness: &mut Harness) -> Result<(), BenchError> {
         match &mut self.channel {
-            Any::Short(channel) => drive(job, channel, harness),
-            Any::Long(channel) => drive(job, channel, harness),
+            Any::Short(channel) => drive(job, channel, &self.connection, harness),
+            Any::Long(channel) => drive(job, channel, &self.connection, harness),
         }
     }
 
     /// Does the server's part until the driver is done.
     pub(crate) fn serve(&mut self, job: Job) -> Result<(), BenchError> {
         match &mut self.channel {
-            Any::Short(channel) => serve(job, channel),
-            Any::Long(channel) => serve(job, channel),
+            Any::Short(channel) => serve(job, channel, &self.connection),
+            Any::Long(channel) => serve(job, channel, &self.connection),
         }
     }
 }
 
-fn drive<const N: usize>(job: Job, channel: &mut Channel<N>, h: &mut Harness) -> Result<(), BenchError> {
+fn drive<const N: usize>(
+    job: Job,
+    channel: &mut Channel<N>,
+    connection: &Connection,
+    h: &mut Harness,
+) -> Result<(), BenchError> {
     // Then the other one is where it stays during the measurement, and both rings have been used all around: in the
     // first lap an empty line is looked at more closely than ever after.
     for _ in 0..N {
@@ -157,11 +206,17 @@ fn drive<const N: usize>(job: Job, channel: &mut Channel<N>, h: &mut Harness) ->
         Job::PingPong => pingpong::drive(channel, h)?,
         Job::Stream(_, publish) => stream::drive(channel, publish, h)?,
         Job::Wakeup => wakeup::drive(channel, h)?,
+        Job::Bulk(way, _) => moving::drive(channel, connection, way, job.bytes() as usize, h)?,
+        Job::HandOver => moving::drive_hand_over(channel, connection, h)?,
     }
     send(channel, &Message::new(END, []))
 }
 
-fn serve<const N: usize>(job: Job, channel: &mut Channel<N>) -> Result<(), BenchError> {
+fn serve<const N: usize>(
+    job: Job,
+    channel: &mut Channel<N>,
+    connection: &Connection,
+) -> Result<(), BenchError> {
     for _ in 0..N {
         let message = receive(channel)?;
         send(channel, &message)?;
@@ -170,6 +225,8 @@ fn serve<const N: usize>(job: Job, channel: &mut Channel<N>) -> Result<(), Bench
         Job::PingPong => pingpong::serve(channel),
         Job::Stream(..) => stream::serve(channel),
         Job::Wakeup => wakeup::serve(channel),
+        Job::Bulk(way, _) => moving::serve(channel, connection, way, job.bytes() as usize),
+        Job::HandOver => moving::serve_hand_over(channel, connection),
     }
 }
 

@@ -20,9 +20,10 @@ pub(super) fn drive<const N: usize>(channel: &mut Channel<N>, h: &mut Harness) -
         let start = time::now_serialised();
         send(channel, &FULL)?;
         let answer = loop {
-            match channel.try_recv()? {
-                Some(answer) => break answer,
-                None => core::hint::spin_loop(),
+            // The answer cannot be there yet.
+            core::hint::spin_loop();
+            if let Some(answer) = channel.try_recv()? {
+                break answer;
             }
         };
         let end = time::now_serialised();
@@ -54,13 +55,13 @@ pub(super) fn drive<const N: usize>(channel: &mut Channel<N>, h: &mut Harness) -
 
 pub(super) fn serve<const N: usize>(channel: &mut Channel<N>) -> Result<(), BenchError> {
     loop {
-        let Some(message) = channel.try_recv()? else {
-            core::hint::spin_loop();
-            continue;
-        };
-        if message.kind() != DATA {
-            return Ok(());
+        // After an answer the next message cannot be there yet.
+        core::hint::spin_loop();
+        if let Some(message) = channel.try_recv()? {
+            if message.kind() != DATA {
+                return Ok(());
+            }
+            send(channel, &message)?;
         }
-        send(channel, &message)?;
     }
 }
