@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use results::Accel;
-use results::anchors::BENCHES;
+use results::anchors::{BENCHES, Bench};
 use skb::Policy;
 
 use crate::machine::{Machine, MachineOptions};
@@ -196,18 +196,25 @@ impl Options {
     }
 }
 
-/// Checks the names of benchmarks; all of them where none is given. Each once, in the order of the table.
+/// Checks the names of benchmarks; all that `cpus` CPUs are enough for where none is given. Each once, in the order of
+/// the table.
 ///
 /// # Errors
-/// A name that is unknown, with the nearest one.
-pub fn benchmarks(names: &[String]) -> Result<Vec<&'static str>> {
+/// A name that is unknown, with the nearest one; a benchmark that takes more CPUs.
+pub fn benchmarks(names: &[String], cpus: u32) -> Result<Vec<&'static str>> {
     for name in names {
-        if !BENCHES.iter().any(|bench| bench.name == name) {
+        let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
             return Err(Error::UnknownBench { name: name.clone(), nearest: nearest(name) });
+        };
+        if bench.cores > cpus {
+            return Err(Error::TooFewCpus { bench: bench.name, needed: bench.cores, cpus });
         }
     }
-    let wanted = |bench: &&str| names.is_empty() || names.iter().any(|name| name == bench);
-    Ok(BENCHES.iter().map(|bench| bench.name).filter(wanted).collect())
+    let wanted = |bench: &&Bench| match names {
+        [] => bench.cores <= cpus,
+        names => names.iter().any(|name| name == bench.name),
+    };
+    Ok(BENCHES.iter().filter(wanted).map(|bench| bench.name).collect())
 }
 
 /// The benchmark that was most likely meant: at most half of its letters differ.
@@ -310,14 +317,26 @@ mod tests {
     #[test]
     fn benchmarks_are_all_or_those_named() {
         let all: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
-        assert_eq!(benchmarks(&[]).unwrap(), all);
+        assert_eq!(benchmarks(&[], 2).unwrap(), all);
         let named = ["yield", "syscall", "yield"].map(str::to_owned);
-        assert_eq!(benchmarks(&named).unwrap(), ["syscall", "yield"]);
+        assert_eq!(benchmarks(&named, 1).unwrap(), ["syscall", "yield"]);
+    }
+
+    #[test]
+    fn one_cpu_is_not_enough_for_messages_between_cores() {
+        let alone = benchmarks(&[], 1).unwrap();
+        assert!(alone.contains(&"lmp_pingpong") && !alone.contains(&"ump_pingpong"), "{alone:?}");
+        let error = benchmarks(&["bulk".to_owned()], 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "benchmark bulk takes at least 2 CPUs, and this machine has 1: give it more by --cpus"
+        );
+        assert_eq!(error.exit(), results::HostExit::Usage);
     }
 
     #[test]
     fn an_unknown_benchmark_comes_with_the_nearest() {
-        let message = |name: &str| benchmarks(&[name.to_owned()]).unwrap_err().to_string();
+        let message = |name: &str| benchmarks(&[name.to_owned()], 1).unwrap_err().to_string();
         let known = |name: &str, nearest: &str| {
             let expected =
                 format!("unknown benchmark {name:?}: did you mean {nearest:?}? (`killifish list` shows all)");

@@ -137,7 +137,7 @@ fn bench_words(benches: &[&str], options: &Options) -> Vec<String> {
 
 /// `qemu`.
 fn print_command(options: &Options, names: &[String]) -> Result<()> {
-    let benches = cli::benchmarks(names)?;
+    let benches = cli::benchmarks(names, options.machine()?.cpus)?;
     let Ready { machine, qemu, interrupt } = options.prepare()?;
     let images = images::build(options.progress(), &interrupt)?;
     let job = Job {
@@ -240,7 +240,7 @@ fn free_port() -> Result<u16> {
 
 /// The standard lab, and `bench`.
 fn bench(options: &Options, names: &[String]) -> Result<()> {
-    let benches = cli::benchmarks(names)?;
+    let benches = cli::benchmarks(names, options.machine()?.cpus)?;
     let Ready { machine, qemu, interrupt } = options.prepare()?;
     let moment = Moment::now();
     let mut journal = Journal::create(options.json.as_deref(), moment, machine.seed)?;

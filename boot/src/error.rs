@@ -17,6 +17,18 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why the command failed. Each message names what is wrong and, where it can, what to do.
 #[derive(Debug, Error)]
 pub enum Error {
+    /// A benchmark that takes more CPUs than there are.
+    #[error(
+        "benchmark {bench} takes at least {needed} CPUs, and this machine has {cpus}: give it more by --cpus"
+    )]
+    TooFewCpus {
+        /// The benchmark.
+        bench: &'static str,
+        /// The CPUs that it takes.
+        needed: u32,
+        /// The CPUs that the machine has.
+        cpus: u32,
+    },
     /// A benchmark that does not exist.
     #[error("unknown benchmark {name:?}{} (`killifish list` shows all)", did_you_mean(.nearest.as_deref()))]
     UnknownBench {
@@ -403,6 +415,7 @@ impl Error {
     pub fn exit(&self) -> HostExit {
         match self {
             Self::UnknownBench { .. }
+            | Self::TooFewCpus { .. }
             | Self::ZeroCpus
             | Self::ZeroRepeat
             | Self::ZeroTimeout

@@ -113,7 +113,7 @@ impl Experiment {
                     path: "boot/results/src/anchors.rs",
                     marker: "pub const BENCHES: &[Bench] = &[\n",
                     place: Place::BeforeNext("];"),
-                    text: format!("    Bench {{ name: \"{name}\", about: \"an experiment\" }},\n"),
+                    text: format!("    Bench {{ name: \"{name}\", about: \"an experiment\", cores: 1 }},\n"),
                 },
             ],
             Self::Policy => {

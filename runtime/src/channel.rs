@@ -108,6 +108,17 @@ pub struct Wiring {
     pub(crate) connection: Option<Rc<monitor::Line>>,
 }
 
+/// How often the two ends of a channel had to wait for each other, as one of them knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Sleeps {
+    /// Times that this end announced its sleep and there was nothing to do, so that it slept.
+    pub slept: u64,
+    /// Times that it announced its sleep and found that the peer had acted meanwhile.
+    pub averted: u64,
+    /// Times that this end acted, found the peer asleep and rang.
+    pub rang: u64,
+}
+
 /// The end of a channel, shared with a waitset that waits for it.
 struct Inner<const N: usize> {
     endpoint: UnsafeCell<Endpoint<'static, N>>,
@@ -116,6 +127,8 @@ struct Inner<const N: usize> {
     /// Messages taken, modulo 2^32.
     taken: Cell<u32>,
     bell: Option<Bell>,
+    sleeps: Cell<Sleeps>,
+    poll_rounds: Cell<u32>,
     /// Its member in the executor's waitset.
     member: Cell<Option<Member>>,
     connection: Option<Rc<monitor::Line>>,
@@ -145,9 +158,23 @@ impl<const N: usize> Inner<N> {
     #[inline(never)]
     fn wake_peer(&self) {
         if self.endpoint().must_notify() {
+            self.count(|sleeps| sleeps.rang += 1);
             // The peer may be gone, and its notification with it: then there is nobody to wake.
             let _ = syscall::notification_signal(self.notifier);
         }
+    }
+
+    /// Announces this end's sleep, and takes it back if there is something to do.
+    fn announce_sleep(&self, until: Until) -> bool {
+        let asleep = self.endpoint().fall_asleep(until);
+        self.count(|sleeps| *if asleep { &mut sleeps.slept } else { &mut sleeps.averted } += 1);
+        asleep
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Sleeps)) {
+        let mut sleeps = self.sleeps.get();
+        change(&mut sleeps);
+        self.sleeps.set(sleeps);
     }
 
     #[inline(always)]
@@ -186,7 +213,7 @@ impl<const N: usize> Inner<N> {
         // What rang before is of no interest: from here on the peer rings anew, or the look that is part of falling
         // asleep finds what it did.
         bell.take();
-        if self.endpoint().fall_asleep(until) && self.closed().is_none() {
+        if self.announce_sleep(until) && self.closed().is_none() {
             let found = events::wait(bell.event().bit() | monitor::notice_events(), deadline);
             // Which bell it was is found out when somebody needs to know, not before the message is taken.
             events::post(found);
@@ -212,7 +239,7 @@ impl<const N: usize> Inner<N> {
                 return Ok(result);
             }
             rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(POLL_ROUNDS) {
+            if rounds.is_multiple_of(self.poll_rounds.get()) {
                 if let Some(closed) = self.closed() {
                     return Err(closed.into());
                 }
@@ -246,7 +273,7 @@ impl<const N: usize> Wire for Inner<N> {
     }
 
     fn fall_asleep(&self, until: Until) -> bool {
-        self.bell.is_some() && self.gone().is_none() && self.endpoint().fall_asleep(until)
+        self.bell.is_some() && self.gone().is_none() && self.announce_sleep(until)
     }
 
     fn wake_up(&self) {
@@ -284,6 +311,8 @@ impl<const N: usize> Channel<N> {
                 notifier: wiring.notifier.unwrap_or(CPtr::NULL),
                 taken: Cell::new(0),
                 bell: wiring.bell,
+                sleeps: Cell::default(),
+                poll_rounds: Cell::new(POLL_ROUNDS),
                 member: Cell::new(None),
                 connection: wiring.connection,
                 _memory: memory,
@@ -453,6 +482,19 @@ impl<const N: usize> Channel<N> {
             self.inner.wake_peer();
         }
         violation
+    }
+
+    /// Lets a blocking call look `rounds` times, at least once, before it sleeps: [`POLL_ROUNDS`] by default. A
+    /// waitset has a number of its own; an end bound as polling never sleeps.
+    pub fn set_poll_rounds(&mut self, rounds: u32) {
+        if self.inner.bell.is_some() {
+            self.inner.poll_rounds.set(rounds.max(1));
+        }
+    }
+
+    /// How often the ends had to wait for each other.
+    pub fn sleeps(&self) -> Sleeps {
+        self.inner.sleeps.get()
     }
 
     /// The protocol's end, for what this type does not offer. Who sends through it wakes the peer by

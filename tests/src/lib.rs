@@ -235,13 +235,17 @@ impl Run {
         cores
     }
 
-    /// The results, by benchmark and metric.
-    pub fn results(&self) -> BTreeMap<(&str, &str), &Record> {
-        let records = self.0.lines.iter().filter_map(|line| match line {
+    /// The results in their order.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.0.lines.iter().filter_map(|line| match line {
             Line::Result(record) => Some(&**record),
             Line::Event(_) => None,
-        });
-        records.map(|record| ((record.bench.as_str(), record.metric.as_str()), record)).collect()
+        })
+    }
+
+    /// The results, by benchmark and metric; the last where there are several.
+    pub fn results(&self) -> BTreeMap<(&str, &str), &Record> {
+        self.records().map(|record| ((record.bench.as_str(), record.metric.as_str()), record)).collect()
     }
 
     /// Asserts that every CPU driver and every monitor reported up and that the machine came to its end; where the

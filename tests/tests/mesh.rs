@@ -1,13 +1,15 @@
 //! Domains on all cores, connected by their monitors: every ordered pair of cores, and ends in the middle of
 //! everything. The guest checks itself (`services/selftest`, scenario `mesh`); here, that it did, and what it left.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use results::{Accel, EventKind};
-use tests::{Boot, Cpu, LONG, Nodes};
+use tests::{Boot, Cpu, LONG, Nodes, Run};
 
-/// All pairs twice, calls and frames on one core and between two, six kinds of ends, refusals.
-const CHECKS: usize = 13;
+/// All pairs twice, calls and frames on one core and between two, six kinds of ends, eight of which the other side must
+/// be told, refusals.
+const CHECKS: usize = 6 + 6 + 8 + 1;
 
 /// The limit of the long one, on a machine that has other things to do too.
 const LONGEST: Duration = Duration::from_secs(1800);
@@ -22,6 +24,21 @@ fn mesh(boot: &Boot) {
         let found: Vec<&String> = run.0.console.iter().filter(|line| line.contains(complaint)).collect();
         assert_eq!(found, <[&String; 0]>::default());
     }
+    (0..boot.cores).for_each(|core| assert_all_back(&run, core));
+}
+
+/// Whenever the last domain of a core is taken down, its `init` has as much free memory as the time before.
+fn assert_all_back(run: &Run, core: u32) {
+    let on_core = |kind| run.events(kind).into_iter().filter(move |event| event.core == Some(core));
+    let taken_down: Vec<_> =
+        on_core(EventKind::Note).filter(|note| note.name.as_deref() == Some("free-memory")).collect();
+    let started = on_core(EventKind::DomainStarted).count();
+    assert_eq!(taken_down.len(), started, "domains taken down and started on core {core}");
+    // On the first core the scenario itself is left.
+    let left = if core == 0 { "domains 1" } else { "domains 0" };
+    let last = taken_down.iter().filter(|note| note.detail.as_deref() == Some(left));
+    let free: BTreeSet<u64> = last.filter_map(|note| note.value).collect();
+    assert_eq!(free.len(), 1, "bytes free on core {core} with {left}: {free:?}");
 }
 
 /// The machine for the scenario.

@@ -22,6 +22,8 @@ pub struct Bench {
     pub name: &'static str,
     /// What it measures, in a few words.
     pub about: &'static str,
+    /// The least number of cores that it takes.
+    pub cores: u32,
 }
 
 /// What to compare one metric of a benchmark with, at one size or at all.
@@ -93,19 +95,36 @@ impl Anchor {
 
 /// All benchmarks, in the order in which they run.
 pub const BENCHES: &[Bench] = &[
-    Bench { name: "syscall", about: "null system call" },
-    Bench { name: "yield", about: "give up the core and get it back" },
+    Bench { name: "syscall", about: "null system call", cores: 1 },
+    Bench { name: "yield", about: "give up the core and get it back", cores: 1 },
     Bench {
         name: "pagefault",
         about: "page fault until the user handler runs, and until the access is done",
+        cores: 1,
     },
-    Bench { name: "spawn", about: "start a domain from its ELF image" },
-    Bench { name: "lmp_pingpong", about: "call a domain on the same core, 0, 4 and 8 words each way" },
-    Bench { name: "lmp_cap", about: "pass a capability to a domain on the same core" },
-    Bench { name: "ump_pingpong", about: "messages between each ordered pair of cores, both polling" },
-    Bench { name: "ump_stream", about: "streams of messages to a near and a far core, each or many at once" },
-    Bench { name: "ump_wakeup", about: "messages to a blocked receiver on a near and a far core" },
-    Bench { name: "bulk", about: "4 KiB to 4 MiB to another core: in messages, in shared memory, in place" },
+    Bench { name: "spawn", about: "start a domain from its ELF image", cores: 1 },
+    Bench {
+        name: "lmp_pingpong",
+        about: "call a domain on the same core, 0, 4 and 8 words each way",
+        cores: 1,
+    },
+    Bench { name: "lmp_cap", about: "pass a capability to a domain on the same core", cores: 1 },
+    Bench {
+        name: "ump_pingpong",
+        about: "messages between each ordered pair of cores, both polling",
+        cores: 2,
+    },
+    Bench {
+        name: "ump_stream",
+        about: "streams of messages to a near and a far core, each or many at once",
+        cores: 2,
+    },
+    Bench { name: "ump_wakeup", about: "messages to a blocked receiver on a near and a far core", cores: 2 },
+    Bench {
+        name: "bulk",
+        about: "4 KiB to 4 MiB to another core: in messages, in shared memory, in place",
+        cores: 2,
+    },
 ];
 
 /// The anchors that there are; not every metric has one.

@@ -24,7 +24,7 @@ fn pair(record: &Record) -> Option<(u32, u32)> {
     Some((record.src?, record.dst?))
 }
 
-/// Splits records into those of measurements that were made between more than one pair of cores, and the others.
+/// Splits records into those of measurements that were made from more than one core to others, and all else.
 pub(crate) fn split<'a>(records: &[&'a Record]) -> (Vec<&'a Record>, Vec<&'a Record>) {
     let mut pairs: BTreeMap<Key<'_>, BTreeSet<(u32, u32)>> = BTreeMap::new();
     for record in records {
@@ -32,7 +32,11 @@ pub(crate) fn split<'a>(records: &[&'a Record]) -> (Vec<&'a Record>, Vec<&'a Rec
             pairs.entry(key(record)).or_default().insert(pair);
         }
     }
-    let many = |record: &&&Record| pairs.get(&key(record)).is_some_and(|pairs| pairs.len() > 1);
+    let from_many = |pairs: &BTreeSet<(u32, u32)>| {
+        let first = pairs.first().map(|(src, _)| *src);
+        pairs.last().map(|(src, _)| *src) != first
+    };
+    let many = |record: &&&Record| pairs.get(&key(record)).is_some_and(from_many);
     let (many, others): (Vec<&&Record>, Vec<&&Record>) = records.iter().partition(many);
     (many.into_iter().copied().collect(), others.into_iter().copied().collect())
 }

@@ -80,6 +80,11 @@ impl<T> Roster<T> {
         self.entries.get(&number).map(|entry| (&entry.resident, entry.standing))
     }
 
+    /// How many domains there are, those that have ended and are not taken down included.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The domains that run.
     pub fn running(&self) -> impl Iterator<Item = (Number, &T)> {
         let running = |(_, entry): &(_, &Entry<T>)| entry.standing == Standing::Running;

@@ -271,13 +271,15 @@ impl Spawner {
         self.report([Report::Ended as u64, number.word(), end.cause as u64, end.detail, base, bytes]);
     }
 
-    /// Takes down a domain that has ended: its memory is back then.
+    /// Takes down a domain that has ended: its memory is back then, which the record of it shows.
     fn take_down(&mut self, number: Number) {
-        if let Some(Resident { name, child, .. }) = self.roster.leave(number)
-            && let Err(error) = child.destroy()
-        {
+        let Some(Resident { name, child, .. }) = self.roster.leave(number) else { return };
+        if let Err(error) = child.destroy() {
             println!("domain {name} keeps its memory: {error}");
         }
+        let detail = format!("domains {}", self.roster.count());
+        let record = ResultEvent::new(EventKind::Note).core(self.env.info().core).name("free-memory");
+        output::record(record.value(memory::stats().free).detail(&detail));
     }
 
     /// Does what the monitor orders.

@@ -10,8 +10,10 @@ extern crate alloc;
 pub mod chatter;
 pub mod connecting;
 pub mod exchange;
+pub mod idling;
 pub mod mesh;
 pub mod peer;
+pub mod racing;
 pub mod victim;
 
 use alloc::format;

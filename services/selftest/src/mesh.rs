@@ -11,3 +11,9 @@ pub const CALL: Kind = Kind(0);
 pub const FRAME: Kind = Kind(1);
 /// One of a sequence: number, cores, complement of the number, a product of both.
 pub const SEQUENCE: Kind = Kind(0);
+
+/// A `count` of nodes that go on until the other end dies. Of few digits, for it is part of an argument string.
+pub const FOREVER: u64 = 10_000_000;
+
+/// The name, with the core added, by which a client that goes on for ever tells that it is connected.
+pub const MET: &str = "met";

@@ -40,11 +40,8 @@ fn private(chunk: usize) -> Vec<Word> {
 
 /// Produces data: other ones for each chunk.
 fn fill(words: &[Word], chunk: u64) {
-    let (lines, rest) = words.as_chunks::<8>();
-    let mut value = chunk << 32;
-    for word in lines.iter().flatten().chain(rest) {
+    for (value, word) in (chunk << 32..).zip(words) {
         word.store(value);
-        value += 1;
     }
 }
 

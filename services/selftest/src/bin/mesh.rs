@@ -17,7 +17,7 @@ use lmp::invocation::EndCause;
 use runtime::events::{self, Deadline};
 use runtime::monitor::{self, Domain, DomainEnd};
 use runtime::{Env, println};
-use selftest::mesh::NODE;
+use selftest::mesh::{FOREVER, MET, NODE};
 use selftest::{Random, Test};
 
 runtime::entry!(main);
@@ -30,6 +30,63 @@ const KILLS: u64 = 8;
 const KILL_WITHIN_US: u64 = 3_000;
 /// How long memory may take to come back, in milliseconds.
 const PATIENCE_MS: u64 = 20_000;
+
+/// Which end of a connection a role is.
+#[derive(Clone, Copy)]
+enum End {
+    Service,
+    Client,
+}
+
+/// A domain that is ended in the middle of an exchange, and its peer, which must be told.
+struct Death {
+    name: &'static str,
+    victim: (&'static str, End),
+    survivor: (&'static str, End),
+}
+
+const DEATHS: &[Death] = &[
+    Death {
+        name: "a-client-ends-while-both-stream",
+        victim: ("source", End::Client),
+        survivor: ("stream", End::Service),
+    },
+    Death {
+        name: "a-service-ends-while-both-stream",
+        victim: ("stream", End::Service),
+        survivor: ("source", End::Client),
+    },
+    Death {
+        name: "a-client-ends-while-its-peer-waits-for-messages",
+        victim: ("silent", End::Client),
+        survivor: ("listen", End::Service),
+    },
+    Death {
+        name: "a-service-ends-while-its-peer-waits-for-messages",
+        victim: ("mum", End::Service),
+        survivor: ("wait", End::Client),
+    },
+    Death {
+        name: "a-client-ends-while-its-peer-waits-for-room",
+        victim: ("deaf", End::Client),
+        survivor: ("pour", End::Service),
+    },
+    Death {
+        name: "a-service-ends-while-its-peer-waits-for-room",
+        victim: ("full", End::Service),
+        survivor: ("push", End::Client),
+    },
+    Death {
+        name: "a-client-ends-while-both-wait",
+        victim: ("hark", End::Client),
+        survivor: ("listen", End::Service),
+    },
+    Death {
+        name: "a-service-ends-while-both-wait",
+        victim: ("listen", End::Service),
+        survivor: ("hark", End::Client),
+    },
+];
 
 fn text(error: impl Display) -> String {
     format!("{error}")
@@ -88,7 +145,7 @@ fn main(env: &Env) -> u64 {
     settle(&mut test, "clients-end-in-the-middle-of-calls", &mut || {
         with_server(1 % cores, |at| {
             for _ in 0..KILLS {
-                end_after(start(cores - 1, "call", at, u64::from(u32::MAX))?, pause())?;
+                end_after(start(cores - 1, "call", at, FOREVER)?, pause())?;
             }
             // The server goes on.
             done(start(cores - 1, "call", at, 10)?)
@@ -97,10 +154,11 @@ fn main(env: &Env) -> u64 {
     settle(&mut test, "servers-end-in-the-middle-of-calls", &mut || {
         for _ in 0..KILLS {
             let server = start(1 % cores, "serve", 0, 0)?;
-            let client = start(cores - 1, "call", 1 % cores, u64::from(u32::MAX))?;
-            end_after(server, 1000 + pause())?;
-            // The client is told and ends by itself, unless it never found the service.
-            end_after(client, 5000)?;
+            let client = start(cores - 1, "call", 1 % cores, FOREVER)?;
+            wait_until_met(cores - 1)?;
+            end_after(server, pause())?;
+            // The client is told, and succeeds by it.
+            done(client)?;
         }
         Ok(())
     });
@@ -108,7 +166,7 @@ fn main(env: &Env) -> u64 {
         for _ in 0..KILLS {
             // A server whose frame is taken from under it may end by that.
             let server = start(1 % cores, "serve", 0, 0)?;
-            end_after(start(cores - 1, "caps", 1 % cores, u64::from(u32::MAX))?, pause())?;
+            end_after(start(cores - 1, "caps", 1 % cores, FOREVER)?, pause())?;
             end_after(server, 0)?;
         }
         Ok(())
@@ -116,12 +174,30 @@ fn main(env: &Env) -> u64 {
     settle(&mut test, "receivers-of-frames-end", &mut || {
         for _ in 0..KILLS {
             let server = start(1 % cores, "serve", 0, 0)?;
-            let client = start(cores - 1, "caps", 1 % cores, u64::from(u32::MAX))?;
-            end_after(server, 1000 + pause())?;
-            end_after(client, 5000)?;
+            let client = start(cores - 1, "caps", 1 % cores, FOREVER)?;
+            wait_until_met(cores - 1)?;
+            end_after(server, pause())?;
+            done(client)?;
         }
         Ok(())
     });
+    for Death { name, victim, survivor } in DEATHS {
+        settle(&mut test, name, &mut || {
+            for round in 0..KILLS {
+                // Both ways round between two cores, and within one.
+                let (at, from) = [(1 % cores, cores - 1), (cores - 1, 1 % cores), (0, 0)][round as usize % 3];
+                let start = |(role, end): (&str, End)| match end {
+                    End::Service => start(at, role, 0, FOREVER),
+                    End::Client => start(from, role, at, FOREVER),
+                };
+                let (victim, survivor) = (start(*victim)?, start(*survivor)?);
+                wait_until_met(from)?;
+                end_after(victim, pause())?;
+                done(survivor)?;
+            }
+            Ok(())
+        });
+    }
     test.check("refusals", refusals(cores));
     test.finish()
 }
@@ -131,6 +207,11 @@ fn start(core: u32, role: &str, at: u32, count: u64) -> Result<Domain, String> {
     let args = format!("role={role} at={at} count={count}");
     monitor::spawn(CoreId(core as u16), NODE, &args, NODE_RAM)
         .map_err(|e| format!("{role} on core {core}: {e}"))
+}
+
+/// Waits until the client on `core` is connected.
+fn wait_until_met(core: u32) -> Result<(), String> {
+    monitor::lookup(&format!("{MET}.{core}")).map(|_| ()).map_err(text)
 }
 
 /// Waits for a domain's end, which must be a success.

@@ -8,6 +8,15 @@
 //! | `call` | exchanges `count` calls and answers with `serve.AT` |
 //! | `bind` | binds to `mute.AT` |
 //! | `caps` | passes `count` frames to `serve.AT`, one after the other, and takes each back |
+//! | `stream`, `source` | exchange messages both ways as fast as they can, service `stream.CORE` and client |
+//! | `listen`, `hark` | the service `listen.CORE` and its client both wait for a message that never comes |
+//! | `silent` | a client of `listen.AT` that does nothing |
+//! | `pour`, `deaf` | the service `pour.CORE` fills the ring and waits for room, the client takes nothing |
+//! | `wait`, `mum` | the client of the service `mum.CORE` waits for a message that never comes |
+//! | `push`, `full` | the client of the service `full.CORE` fills the ring and waits for room |
+//!
+//! Those below `bind` go on until the other end dies, if `count` is [`FOREVER`]. They must be told that, and in no
+//! other words, and succeed by it.
 #![no_std]
 #![no_main]
 
@@ -23,10 +32,13 @@ use lmp::invocation::MapFlags;
 use lmp::objects::PAGE_SIZE;
 use lmp::{CPtr, ObjType, cptr::task, syscall};
 use runtime::channel::{Channel, Waiting};
-use runtime::events::Deadline;
+use runtime::channel::{Closed, WaitError};
+use runtime::events::{self, Deadline};
+use runtime::interface::monitor::MonitorError;
+use runtime::monitor::CapError;
 use runtime::monitor::{self, Connection, Options};
 use runtime::{Env, executor, memory};
-use selftest::mesh::{CALL, FRAME, SEQUENCE};
+use selftest::mesh::{CALL, FOREVER, FRAME, MET, SEQUENCE};
 use ump::{Accepts, Kind, Message, RPC_LINES, STREAM_LINES};
 
 runtime::entry!(main);
@@ -35,17 +47,151 @@ fn text(error: impl Display) -> String {
     format!("{error}")
 }
 
+/// Why a node stops before it is through.
+enum Stop {
+    /// The other end's domain has ended.
+    PeerDied,
+    /// Something else, as text.
+    Failed(String),
+}
+
+impl From<String> for Stop {
+    fn from(text: String) -> Stop {
+        Stop::Failed(text)
+    }
+}
+
+impl From<Closed> for Stop {
+    fn from(closed: Closed) -> Stop {
+        match closed {
+            Closed::PeerDied => Stop::PeerDied,
+            other => Stop::Failed(text(other)),
+        }
+    }
+}
+
+impl From<WaitError> for Stop {
+    fn from(error: WaitError) -> Stop {
+        match error {
+            WaitError::Closed(closed) => closed.into(),
+            WaitError::TimedOut => Stop::Failed(text(error)),
+        }
+    }
+}
+
+impl From<monitor::Error> for Stop {
+    fn from(error: monitor::Error) -> Stop {
+        match error {
+            monitor::Error::Refused(MonitorError::PeerGone) => Stop::PeerDied,
+            other => Stop::Failed(text(other)),
+        }
+    }
+}
+
+impl From<CapError> for Stop {
+    fn from(error: CapError) -> Stop {
+        match error {
+            CapError::Monitor(error) => error.into(),
+            CapError::Channel(error) => error.into(),
+            CapError::NoConnection => Stop::Failed(text(error)),
+        }
+    }
+}
+
+impl From<memory::MemoryError> for Stop {
+    fn from(error: memory::MemoryError) -> Stop {
+        Stop::Failed(text(error))
+    }
+}
+
 fn main(env: &Env) -> Result<(), String> {
     let count = env.number("count", 1000);
     let at = env.number("at", 1);
-    match env.value("role") {
-        Some("all") => all(env, count),
-        Some("serve") => executor::block_on(serve(env)),
-        Some("mute") => mute(env),
-        Some("call") => call(at, count),
-        Some("bind") => bind(&format!("mute.{at}")).map(|_| ()),
-        Some("caps") => caps(env, at, count),
-        other => Err(format!("there is no role {other:?}")),
+    let role = env.value("role").unwrap_or_default();
+    let result = match role {
+        "all" => return all(env, count),
+        "serve" => return executor::block_on(serve(env)),
+        "mute" => return mute(env),
+        "bind" => return bind(&format!("mute.{at}")).map(|_| ()).map_err(text),
+        "call" => call(env, at, count),
+        "caps" => caps(env, at, count),
+        "stream" => accept(env, role).and_then(stream),
+        "source" => channel_to(env, &format!("stream.{at}")).and_then(stream),
+        "listen" | "mum" => accept(env, role).and_then(if role == "mum" { nothing } else { listen }),
+        "wait" => channel_to(env, &format!("mum.{at}")).and_then(listen),
+        "hark" => channel_to(env, &format!("listen.{at}")).and_then(listen),
+        "silent" => channel_to(env, &format!("listen.{at}")).and_then(nothing),
+        "pour" | "full" => accept(env, role).and_then(if role == "full" { nothing } else { pour }),
+        "push" => channel_to(env, &format!("full.{at}")).and_then(pour),
+        "deaf" => channel_to(env, &format!("pour.{at}")).and_then(nothing),
+        other => return Err(format!("there is no role {other:?}")),
+    };
+    match result {
+        Err(Stop::PeerDied) if count == FOREVER => Ok(()),
+        Err(Stop::PeerDied) => Err(String::from("the other end died")),
+        Err(Stop::Failed(text)) => Err(text),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The channel of the first who binds to the service `name.CORE`.
+fn accept(env: &Env, name: &str) -> Result<Channel<RPC_LINES>, Stop> {
+    let mut service = monitor::export()?;
+    monitor::register(&format!("{name}.{}", env.info().core), service.iref())?;
+    let mut connection = service.accept_blocking(Waiting::Blockable, Deadline::NEVER)?;
+    Ok(connection.channel(STREAMED)?)
+}
+
+/// A channel to the service `name`.
+fn channel_to(env: &Env, name: &str) -> Result<Channel<RPC_LINES>, Stop> {
+    let channel = bind(name)?.channel(STREAMED)?;
+    tell_met(env)?;
+    Ok(channel)
+}
+
+/// Tells the scenario, by a name, that a client on this core is connected.
+fn tell_met(env: &Env) -> Result<(), Stop> {
+    let service = monitor::export()?;
+    Ok(monitor::register(&format!("{MET}.{}", env.info().core), service.iref())?)
+}
+
+/// What the ends of a stream take.
+const STREAMED: Accepts = Accepts::kinds_below(Kind(SEQUENCE.0 + 1));
+
+/// Sends and takes what it can, for ever.
+fn stream(mut channel: Channel<RPC_LINES>) -> Result<(), Stop> {
+    let (mut sent, mut received) = (0u64, 0u64);
+    loop {
+        while channel.try_send(&Message::new(SEQUENCE, [sent, !sent])).is_ok() {
+            sent += 1;
+        }
+        let message = channel.recv_blocking(Deadline::NEVER)?;
+        if message != Message::new(SEQUENCE, [received, !received]) {
+            return Err(Stop::Failed(format!("{message:?} as number {received}")));
+        }
+        received += 1;
+    }
+}
+
+/// Waits for a message.
+fn listen(mut channel: Channel<RPC_LINES>) -> Result<(), Stop> {
+    let message = channel.recv_blocking(Deadline::NEVER)?;
+    Err(Stop::Failed(format!("{message:?} from who sends nothing")))
+}
+
+/// Sends into a ring out of which nobody takes anything.
+fn pour(mut channel: Channel<RPC_LINES>) -> Result<(), Stop> {
+    loop {
+        channel.send_blocking(&Message::new(SEQUENCE, []), Deadline::NEVER)?;
+    }
+}
+
+/// Holds the channel and sleeps.
+fn nothing(channel: Channel<RPC_LINES>) -> Result<(), Stop> {
+    loop {
+        events::wait(0, Deadline::NEVER);
+        // Nothing ends this wait; the channel is there until the domain is not.
+        core::hint::black_box(&channel);
     }
 }
 
@@ -176,50 +322,55 @@ fn mute(env: &Env) -> Result<(), String> {
     }
 }
 
-fn bind(name: &str) -> Result<Connection, String> {
-    let iref = monitor::lookup(name).map_err(text)?;
+fn bind(name: &str) -> Result<Connection, monitor::Error> {
+    let iref = monitor::lookup(name)?;
     let options = Options { waiting: Waiting::Blockable, pool: 1 << 16, ..Options::default() };
-    monitor::bind(iref, &options).map_err(text)
+    monitor::bind(iref, &options)
 }
 
-fn call(at: u64, count: u64) -> Result<(), String> {
+fn call(env: &Env, at: u64, count: u64) -> Result<(), Stop> {
     let mut connection = bind(&format!("serve.{at}"))?;
     let accepts = Accepts::kinds_below(Kind(CALL.0 + 1));
-    let mut channel: Channel<RPC_LINES> = connection.channel(accepts).map_err(text)?;
+    let mut channel: Channel<RPC_LINES> = connection.channel(accepts)?;
+    if count == FOREVER {
+        tell_met(env)?;
+    }
     for number in 0..count {
         let message = Message::new(CALL, [number, !number]);
-        channel.send_blocking(&message, Deadline::NEVER).map_err(text)?;
-        let answer = channel.recv_blocking(Deadline::NEVER).map_err(text)?;
+        channel.send_blocking(&message, Deadline::NEVER)?;
+        let answer = channel.recv_blocking(Deadline::NEVER)?;
         if answer != message {
-            return Err(format!("{answer:?} instead of {message:?}"));
+            return Err(Stop::Failed(format!("{answer:?} instead of {message:?}")));
         }
     }
     Ok(())
 }
 
-fn caps(env: &Env, at: u64, count: u64) -> Result<(), String> {
+fn caps(env: &Env, at: u64, count: u64) -> Result<(), Stop> {
+    let elsewhere = at != u64::from(env.info().core);
     let mut connection = bind(&format!("serve.{at}"))?;
     let accepts = Accepts::kinds_below(Kind(FRAME.0 + 1)).with_capabilities(1);
-    let mut channel: Channel<RPC_LINES> = connection.channel(accepts).map_err(text)?;
-    let elsewhere = at != u64::from(env.info().core);
+    let mut channel: Channel<RPC_LINES> = connection.channel(accepts)?;
+    if count == FOREVER {
+        tell_met(env)?;
+    }
     for number in 0..count {
-        let frame = memory::allocate(ObjType::Frame, PAGE_SIZE).map_err(text)?;
+        let frame = memory::allocate(ObjType::Frame, PAGE_SIZE)?;
         let page = Page::map(frame.cap)?;
         page.set(0, number);
-        channel.send_with_cap(&Message::new(FRAME, [number]), frame.cap, Deadline::NEVER).map_err(text)?;
-        channel.recv_blocking(Deadline::NEVER).map_err(text)?;
+        channel.send_with_cap(&Message::new(FRAME, [number]), frame.cap, Deadline::NEVER)?;
+        channel.recv_blocking(Deadline::NEVER)?;
         if page.get(1) != !number {
-            return Err(format!("frame {number} came back with {:#x}", page.get(1)));
+            return Err(Stop::Failed(format!("frame {number} came back with {:#x}", page.get(1))));
         }
         drop(page);
         let refused = syscall::cap_revoke(task::ROOT, frame.cap) == Err(lmp::SysError::RetryThroughMonitor);
         if refused != elsewhere {
-            return Err(String::from(
-                "only a frame with copies on another core needs the monitor to be revoked",
-            ));
+            let why = "only a frame with copies on another core needs the monitor to be revoked";
+            return Err(Stop::Failed(String::from(why)));
         }
-        monitor::revoke_remote(frame.cap).map_err(text)?;
-        memory::free(frame).map_err(text)?;
+        monitor::revoke_remote(frame.cap)?;
+        memory::free(frame)?;
     }
     Ok(())
 }
