@@ -53,6 +53,9 @@ const COUNTED: [(Counter, &str); 5] = [
 /// Further counts that a benchmark may add to a record.
 const MAX_EXTRA: usize = 4;
 
+/// Pauses in a turn. A loop that looks for messages may have been unrolled to two, three or four looks that differ.
+const PAUSES: u32 = 12;
+
 /// Equal turns of the clock in a row after which only those run who take part: more than anybody polls before he
 /// falls asleep ([`crate::waitset::POLL_ROUNDS`]).
 const QUIET_TURNS: u32 = 2 * crate::waitset::POLL_ROUNDS + 32;
@@ -627,7 +630,7 @@ impl Harness {
 /// Sees by the clock when uninvolved cores have halted.
 #[derive(Clone, Copy, Debug)]
 pub struct Quiet {
-    /// The least that the clock went on by from one pause to the next.
+    /// The least that the clock went on by in [`PAUSES`] pauses.
     least: u64,
     /// Whether the clock counts the instructions of all cores.
     counts_all: bool,
@@ -635,8 +638,8 @@ pub struct Quiet {
 
 impl Quiet {
     /// Waits until nobody runs but this core and who takes part in what is to be measured, each in a loop with a
-    /// pause: until the clock, which counts the instructions of all cores, goes on by the least amount from one
-    /// pause to the next, many times in a row. Where the clock is none of the kind it returns at once.
+    /// pause: until the clock, which counts the instructions of all cores, goes on by the least amount in a number
+    /// of pauses, many times in a row. Where the clock is none of the kind it returns at once.
     ///
     /// # Errors
     /// [`BenchError::NeverQuiet`].
@@ -646,7 +649,7 @@ impl Quiet {
         }
         let (mut in_a_row, mut above) = (0, 0);
         for _ in 0..MAX_TURNS {
-            let turn = timed(core::hint::spin_loop);
+            let turn = timed(|| (0..PAUSES).for_each(|_| core::hint::spin_loop()));
             if turn < self.least {
                 (self.least, in_a_row) = (turn, 0);
             }

@@ -15,7 +15,7 @@
 //! let member = set.add(&channel);
 //! ```
 //!
-//! Channels to other domains come from [`monitor`](crate::monitor); [`Channel::pair`] makes both ends of one
+//! Channels to other domains come from [`monitor`]; [`Channel::pair`] makes both ends of one
 //! within this domain.
 //!
 //! Whether the peer is still there is looked at when nothing has come for some time, not at every message.
@@ -35,9 +35,9 @@ use crate::memory::MemoryError;
 use crate::waitset::{Kind, Member, POLL_ROUNDS, Source, Wire};
 use crate::{events, executor, monitor};
 
-/// Rounds of polling before other domains of the core are given way to, on a channel whose peer cannot wake this
+/// Turns of polling before other domains of the core are given way to, on a channel whose peer cannot wake this
 /// domain.
-const ROUNDS_PER_TURN: u32 = 1024;
+const TURNS_PER_YIELD: u32 = 16;
 
 /// How an end of a channel waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,8 +124,6 @@ struct Inner<const N: usize> {
     endpoint: UnsafeCell<Endpoint<'static, N>>,
     /// [`CPtr::NULL`] if the peer never sleeps.
     notifier: CPtr,
-    /// Messages taken, modulo 2^32.
-    taken: Cell<u32>,
     bell: Option<Bell>,
     sleeps: Cell<Sleeps>,
     poll_rounds: Cell<u32>,
@@ -158,10 +156,27 @@ impl<const N: usize> Inner<N> {
     #[inline(never)]
     fn wake_peer(&self) {
         if self.endpoint().must_notify() {
-            self.count(|sleeps| sleeps.rang += 1);
-            // The peer may be gone, and its notification with it: then there is nobody to wake.
-            let _ = syscall::notification_signal(self.notifier);
+            self.signal();
         }
+    }
+
+    #[inline(always)]
+    fn recv_within(&self, looks: u32) -> Result<Option<Message>, Violation> {
+        self.endpoint().recv_within_then(looks, |mut receiver| {
+            // The peer may sleep for want of credit, or until the channel ends.
+            if self.has_sleepy_peer() && receiver.must_notify() {
+                self.signal();
+            }
+        })
+    }
+
+    /// Signals the peer's notification.
+    #[cold]
+    #[inline(never)]
+    fn signal(&self) {
+        self.count(|sleeps| sleeps.rang += 1);
+        // The peer may be gone, and its notification with it: then there is nobody to wake.
+        let _ = syscall::notification_signal(self.notifier);
     }
 
     /// Announces this end's sleep, and takes it back if there is something to do.
@@ -226,37 +241,28 @@ impl<const N: usize> Inner<N> {
         monitor::look_at_notices();
     }
 
-    /// Waits until `attempt` has a result.
-    fn wait_for<T>(
-        &self,
-        until: Until,
-        deadline: Deadline,
-        mut attempt: impl FnMut() -> Result<Option<T>, Closed>,
-    ) -> Result<T, WaitError> {
-        let mut rounds = 0u32;
-        loop {
-            if let Some(result) = attempt()? {
-                return Ok(result);
-            }
-            rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(self.poll_rounds.get()) {
-                if let Some(closed) = self.closed() {
-                    return Err(closed.into());
-                }
-                if deadline.has_passed() {
-                    return Err(WaitError::TimedOut);
-                }
-                match &self.bell {
-                    Some(bell) => self.sleep(bell, until, deadline),
-                    None if rounds.is_multiple_of(ROUNDS_PER_TURN) => {
-                        monitor::look_at_notices();
-                        let _ = syscall::yield_core();
-                    }
-                    None => {}
-                }
-            }
-            core::hint::spin_loop();
+    /// After a turn of looks for what `until` says, of which `turns` came before: sleeps if the peer
+    /// can wake this domain, otherwise gives way to others now and then.
+    #[cold]
+    #[inline(never)]
+    fn rest(&self, turns: &mut u32, until: Until, deadline: Deadline) -> Result<(), WaitError> {
+        if let Some(closed) = self.closed() {
+            return Err(closed.into());
         }
+        if deadline.has_passed() {
+            return Err(WaitError::TimedOut);
+        }
+        *turns = turns.wrapping_add(1);
+        match &self.bell {
+            Some(bell) => self.sleep(bell, until, deadline),
+            None if turns.is_multiple_of(TURNS_PER_YIELD) => {
+                monitor::look_at_notices();
+                let _ = syscall::yield_core();
+            }
+            None => {}
+        }
+        core::hint::spin_loop();
+        Ok(())
     }
 }
 
@@ -292,9 +298,6 @@ impl<const N: usize> From<&Channel<N>> for Source {
 }
 
 impl<const N: usize> Channel<N> {
-    /// Messages between two of the acknowledgements that a sleeping sender waits for.
-    const INTERVAL: u32 = if N >= 4 { N as u32 / 4 } else { 1 };
-
     /// The end of a channel that speaks the protocol by `endpoint`.
     pub fn new(endpoint: Endpoint<'static, N>, wiring: Wiring) -> Channel<N> {
         Channel::with_memory(endpoint, wiring, None)
@@ -309,7 +312,6 @@ impl<const N: usize> Channel<N> {
             inner: Rc::new(Inner {
                 endpoint: UnsafeCell::new(endpoint),
                 notifier: wiring.notifier.unwrap_or(CPtr::NULL),
-                taken: Cell::new(0),
                 bell: wiring.bell,
                 sleeps: Cell::default(),
                 poll_rounds: Cell::new(POLL_ROUNDS),
@@ -379,17 +381,17 @@ impl<const N: usize> Channel<N> {
     /// The [`Violation`] that closed the channel. That the peer hung up is told by [`Self::closed`].
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Option<Message>, Violation> {
-        let result = self.inner.endpoint().try_recv();
-        if self.inner.has_sleepy_peer() && !matches!(result, Ok(None)) {
-            // The peer sleeps for want of credit until an acknowledgement is stored, which is when an interval
-            // is full.
-            let taken = self.inner.taken.get().wrapping_add(1);
-            self.inner.taken.set(taken);
-            if taken.is_multiple_of(Self::INTERVAL) || result.is_err() {
-                self.inner.wake_peer();
-            }
-        }
-        result
+        self.inner.recv_within(1)
+    }
+
+    /// Takes the next message, looking for it up to `looks` times, with a pause between two looks. See
+    /// [`ump::Receiver::recv_within`].
+    ///
+    /// # Errors
+    /// The [`Violation`] that closed the channel. That the peer hung up is told by [`Self::closed`].
+    #[inline(always)]
+    pub fn recv_within(&mut self, looks: u32) -> Result<Option<Message>, Violation> {
+        self.inner.recv_within(looks)
     }
 
     /// Sends `message`, blocking until there is room.
@@ -397,17 +399,33 @@ impl<const N: usize> Channel<N> {
     /// # Errors
     /// If the deadline passes first or the channel is closed.
     pub fn send_blocking(&mut self, message: &Message, deadline: Deadline) -> Result<(), WaitError> {
-        let inner = self.inner.clone();
-        inner.wait_for(Until::Credit, deadline, || sent(self.try_send(message)))
+        let mut turns = 0;
+        loop {
+            for _ in 0..self.inner.poll_rounds.get() {
+                if let Some(()) = sent(self.try_send(message))? {
+                    return Ok(());
+                }
+                core::hint::spin_loop();
+            }
+            self.inner.rest(&mut turns, Until::Credit, deadline)?;
+        }
     }
 
     /// Takes the next message, blocking until there is one.
     ///
     /// # Errors
     /// If the deadline passes first or the channel is closed.
+    #[inline]
     pub fn recv_blocking(&mut self, deadline: Deadline) -> Result<Message, WaitError> {
-        let inner = self.inner.clone();
-        inner.wait_for(Until::Message, deadline, || self.try_recv().map_err(Closed::Violation))
+        let mut turns = 0;
+        loop {
+            if let Some(message) =
+                self.recv_within(self.inner.poll_rounds.get()).map_err(Closed::Violation)?
+            {
+                return Ok(message);
+            }
+            self.inner.rest(&mut turns, Until::Message, deadline)?;
+        }
     }
 
     /// Sends `message` once there is room. Can be dropped before it is done; nothing was sent then.
@@ -554,8 +572,7 @@ impl<const N: usize> Drop for Channel<N> {
             executor::remove(member);
         }
         if self.inner.endpoint().end() && self.inner.has_sleepy_peer() {
-            // As in `wake_peer`.
-            let _ = syscall::notification_signal(self.inner.notifier);
+            self.inner.signal();
         }
     }
 }

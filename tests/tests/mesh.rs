@@ -7,9 +7,9 @@ use std::time::Duration;
 use results::{Accel, EventKind};
 use tests::{Boot, Cpu, LONG, Nodes, Run};
 
-/// All pairs twice, calls and frames on one core and between two, six kinds of ends, eight of which the other side must
+/// All pairs twice, calls and frames on one core and between two, six kinds of ends, ten of which the other side must
 /// be told, refusals.
-const CHECKS: usize = 6 + 6 + 8 + 1;
+const CHECKS: usize = 6 + 6 + 10 + 1;
 
 /// The limit of the long one, on a machine that has other things to do too.
 const LONGEST: Duration = Duration::from_secs(1800);

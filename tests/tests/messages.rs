@@ -45,9 +45,8 @@ fn assert_home(home: &Home, node: Option<u32>, record: &Record) {
 
 #[test]
 fn figures_hold_and_memory_lies_where_the_policy_says() {
-    let run = measure(
-        "bench=lmp_pingpong,ump_pingpong,ump_wakeup,bulk samples=20 policy=split-poller exit=1",
-    );
+    let run =
+        measure("bench=lmp_pingpong,ump_pingpong,ump_wakeup,bulk samples=20 policy=split-poller exit=1");
     let ended = run.events(EventKind::BenchEnded);
     assert_eq!(ended.len(), 4, "{:?}", run.0.console);
 

@@ -20,7 +20,7 @@ use crate::message::{
     BURST_SHIFT, Header, Kind, LENGTH_SHIFT, MAX_BURST, Message, PAYLOAD_BYTES, PAYLOAD_WORDS, length,
 };
 use crate::outbox::{Outbox, control, sleep};
-use crate::primitive::{Ordering, Side, Site};
+use crate::primitive::{Ordering, Side, Site, spin_loop};
 
 /// The word of a line that holds the header. It is the last, so that wide stores in address order can
 /// publish a line too.
@@ -157,7 +157,30 @@ impl<'m, const N: usize> Endpoint<'m, N> {
     /// The [`Violation`] that closed the channel.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message>, Violation> {
-        self.state.receive()
+        self.state.receive(1, |_| {})
+    }
+
+    /// Waits for the next message by looking for it up to `looks` times. See [`Receiver::recv_within`].
+    ///
+    /// # Errors
+    /// The [`Violation`] that closed the channel.
+    #[inline]
+    pub fn recv_within(&mut self, looks: u32) -> Result<Option<Message>, Violation> {
+        self.state.receive(looks, |_| {})
+    }
+
+    /// The same, with a call of `told` if the peer was told something for which it may sleep. See
+    /// [`Receiver::recv_within_then`].
+    ///
+    /// # Errors
+    /// The [`Violation`] that closed the channel.
+    #[inline(always)]
+    pub fn recv_within_then(
+        &mut self,
+        looks: u32,
+        told: impl FnOnce(Receiver<'_, 'm, N>),
+    ) -> Result<Option<Message>, Violation> {
+        self.state.receive(looks, |state| told(Receiver { state }))
     }
 
     /// Whether the peer has hung up and all its messages were taken. See [`Receiver::is_finished`].
@@ -316,14 +339,46 @@ impl<const N: usize> Sender<'_, '_, N> {
     }
 }
 
-impl<const N: usize> Receiver<'_, '_, N> {
+impl<'m, const N: usize> Receiver<'_, 'm, N> {
     /// Takes the next message, if there is one; looks at one line.
     ///
     /// # Errors
     /// The [`Violation`] that closed the channel, now or before.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message>, Violation> {
-        self.state.receive()
+        self.state.receive(1, |_| {})
+    }
+
+    /// Waits for the next message by looking for it up to `looks` times, at least once, with a
+    /// [spin loop hint](core::hint::spin_loop) between two looks; `None` if there was none until the last. A look
+    /// that finds nothing costs a quarter of one by [`try_recv`](Self::try_recv). It does not notice that the
+    /// peer is gone: whoever gets `None` asks [`is_finished`](Self::is_finished), or sleeps.
+    ///
+    /// # Errors
+    /// The [`Violation`] that closed the channel, now or before.
+    #[inline]
+    pub fn recv_within(&mut self, looks: u32) -> Result<Option<Message>, Violation> {
+        self.state.receive(looks, |_| {})
+    }
+
+    /// The same, with a call of `told` if the peer was told something for which it may sleep: that messages were
+    /// taken, which is told every quarter of a ring, or that the channel is closed. On a channel bound as
+    /// blockable that is the time to ask [`must_notify`](Self::must_notify).
+    ///
+    /// # Errors
+    /// The [`Violation`] that closed the channel, now or before.
+    #[inline(always)]
+    pub fn recv_within_then(
+        &mut self,
+        looks: u32,
+        told: impl FnOnce(Receiver<'_, 'm, N>),
+    ) -> Result<Option<Message>, Violation> {
+        self.state.receive(looks, |state| told(Receiver { state }))
+    }
+
+    /// Whether the peer sleeps and must be notified. See [`Endpoint::must_notify`].
+    pub fn must_notify(&mut self) -> bool {
+        self.state.must_notify()
     }
 
     /// Whether the peer has hung up, or given the channel up, and all its messages were taken. It looks at
@@ -382,7 +437,17 @@ struct State<'m, const N: usize> {
 /// What a close look at a line found.
 enum Found {
     Message,
+    /// A message, of which the peer was told on the acknowledgement line that it was taken.
+    Acknowledged,
     Nothing,
+    Violation,
+}
+
+/// What became of a message for which there was no credit at first.
+enum Sent {
+    Done,
+    Full,
+    HungUp,
     Violation,
 }
 
@@ -424,11 +489,17 @@ impl<const N: usize> State<'_, N> {
     fn send(&self, message: &Message) -> Result<(), SendError> {
         let (credits, none) = self.credits.get().overflowing_sub(1);
         self.credits.set(credits);
-        if none {
-            return self.send_without_credits(*message);
+        if !none {
+            self.put(message);
+            return Ok(());
         }
-        self.put(message);
-        Ok(())
+        // A copy, so that a message whose words are in registers is put into memory here only.
+        match self.send_without_credits(*message) {
+            Sent::Done => Ok(()),
+            Sent::Full => Err(SendError::Full),
+            Sent::HungUp => Err(SendError::HungUp),
+            Sent::Violation => Err(self.violation().map_or(SendError::HungUp, SendError::Broken)),
+        }
     }
 
     /// Stores the next message, for which a credit was taken.
@@ -447,14 +518,22 @@ impl<const N: usize> State<'_, N> {
     }
 
     /// Looks for acknowledgements and sends `message`, after a credit too many was taken.
+    ///
+    /// The result is small, so that it stays in a register and [`send`](Self::send), inlined, need not look at it
+    /// where there were credits.
     #[cold]
     #[inline(never)]
-    fn send_without_credits(&self, message: Message) -> Result<(), SendError> {
+    fn send_without_credits(&self, message: Message) -> Sent {
         self.credits.set(0);
-        self.collect()?;
+        match self.collect() {
+            Ok(()) => {}
+            Err(SendError::Full) => return Sent::Full,
+            Err(SendError::HungUp) => return Sent::HungUp,
+            Err(SendError::Broken(_)) => return Sent::Violation,
+        }
         self.credits.set(self.credits.get() - 1);
         self.put(&message);
-        Ok(())
+        Sent::Done
     }
 
     #[inline]
@@ -539,12 +618,29 @@ impl<const N: usize> State<'_, N> {
         if self.credits.get() == 0 { Err(SendError::Full) } else { Ok(()) }
     }
 
+    /// Takes the next message, looking for it up to `looks` times; calls `told` if the peer was told something on
+    /// its acknowledgement line.
     #[inline(always)]
-    fn receive(&self) -> Result<Option<Message>, Violation> {
+    fn receive(&self, looks: u32, told: impl FnOnce(&Self)) -> Result<Option<Message>, Violation> {
         // A carry into the other half comes with the last message of an interval, which is taken closely.
         let counts = self.counts.get().wrapping_add(ONE_TAKEN);
         let line = &self.peer_ring[counts as usize % N];
-        let header = line.words[HEADER].load(Ordering::Relaxed);
+        let mut header = line.words[HEADER].load(Ordering::Relaxed);
+        // Whether only the last look is left; it assumes nothing. Those before it take the header of a lap ago for no
+        // message, which need not be all there is to say about it where there is no calm.
+        let mut is_last = looks <= 1;
+        if !is_last {
+            let mut left = looks;
+            while is_of_last_lap::<N>(counts, header) {
+                left -= 1;
+                spin_loop();
+                header = line.words[HEADER].load(Ordering::Relaxed);
+                if left == 1 {
+                    is_last = true;
+                    break;
+                }
+            }
+        }
         // Its upper half, if the lower one is as expected; a larger number otherwise.
         let found = (header ^ u64::from(counts)).rotate_left(32);
         let ends_interval = u64::from(counts).is_multiple_of(Self::INTERVAL);
@@ -558,32 +654,52 @@ impl<const N: usize> State<'_, N> {
         // A second look is as good as the first, and spares the common case keeping the header. The model
         // checker, to which it is one more step, tries it as the first look of the next call.
         let header = if cfg!(loom) { header } else { line.words[HEADER].load(Ordering::Relaxed) };
-        if header as u16 == (counts as u16).wrapping_sub(N as u16) && self.is_calm.get() {
+        if is_last && is_of_last_lap::<N>(counts, header) && self.is_calm.get() {
             return Ok(None);
         }
         let mut message = Message::new(Kind(0), []);
-        match self.receive_closely(header, &mut message) {
+        // All looks are left in the first lap only. Later a line that changed has a message or is a violation; a peer
+        // that takes the change back gets the looks once more, and no further.
+        match self.receive_closely(header, if is_last { 1 } else { looks }, &mut message) {
             Found::Message => Ok(Some(message)),
+            Found::Acknowledged => {
+                told(self);
+                Ok(Some(message))
+            }
             Found::Nothing => Ok(None),
-            Found::Violation => self.violation().map_or(Ok(None), Err),
+            Found::Violation => {
+                told(self);
+                self.violation().map_or(Ok(None), Err)
+            }
         }
     }
 
     /// Takes the next message into `message`, when `header` is perhaps not that of a plain one in the middle of an
-    /// interval with the latest acknowledgement: nothing is assumed.
+    /// interval with the latest acknowledgement: nothing is assumed. Looks up to `looks` times, that which found
+    /// `header` included.
     ///
     /// The result is small and the message apart from it, so that [`receive`](Self::receive), inlined, keeps a
     /// plain message in registers.
     #[cold]
     #[inline(never)]
-    fn receive_closely(&self, header: u64, message: &mut Message) -> Found {
+    fn receive_closely(&self, header: u64, looks: u32, message: &mut Message) -> Found {
         let number = self.taken() + 1;
-        let outcome = match self.broken.get() {
-            Some(violation) => Err(violation),
-            None if header as u16 == number as u16 => self.take(number, header, message),
-            None => self.miss(number, header),
-        };
-        outcome.unwrap_or(Found::Violation)
+        let line = &self.peer_ring[number as usize % N];
+        let (mut header, mut left) = (header, looks);
+        loop {
+            let outcome = match self.broken.get() {
+                Some(violation) => Err(violation),
+                None if header as u16 == number as u16 => self.take(number, header, message),
+                None => self.miss(number, header),
+            };
+            let found = outcome.unwrap_or(Found::Violation);
+            if left <= 1 || !matches!(found, Found::Nothing) {
+                return found;
+            }
+            left -= 1;
+            spin_loop();
+            header = line.words[HEADER].load(Ordering::Relaxed);
+        }
     }
 
     /// How the peer broke the protocol, if it did.
@@ -604,13 +720,14 @@ impl<const N: usize> State<'_, N> {
         // The burst is a matter of the ring, not of the message.
         *message = get(&self.peer_ring[number as usize % N], info & !(u32::MAX << BURST_SHIFT));
         self.set_counts(self.sent.get(), number);
-        if number.is_multiple_of(Self::INTERVAL) {
-            self.acknowledge(number);
-        }
         if number >= self.line_sent.get() {
             self.plain_kinds.set(self.kinds_below);
         }
-        Ok(Found::Message)
+        if !number.is_multiple_of(Self::INTERVAL) {
+            return Ok(Found::Message);
+        }
+        self.acknowledge(number);
+        Ok(Found::Acknowledged)
     }
 
     /// Whether the header found where message `number` belongs was there before: in the first lap the line
@@ -770,6 +887,13 @@ impl<const N: usize> fmt::Debug for State<'_, N> {
             .field("broken", &self.broken.get())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether `header` is that of the message that lay, a lap ago, where the next one belongs, of which `counts` has the
+/// number in its lower half.
+#[inline(always)]
+fn is_of_last_lap<const N: usize>(counts: u32, header: u64) -> bool {
+    header as u16 == (counts as u16).wrapping_sub(N as u16)
 }
 
 /// How many payload words of a line are stored and copied: all of them, which needs no branch and leaves no

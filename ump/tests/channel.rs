@@ -49,6 +49,67 @@ fn a_message_arrives_as_sent() {
 }
 
 #[test]
+fn waiting_ends_with_the_last_look() {
+    let memory = Memory::<4>::new();
+    let (mut here, mut there) = memory.endpoints();
+    // The first lap, then lines that hold older messages.
+    for n in 0..20 {
+        for looks in [0, 1, 2, 100] {
+            assert_eq!(there.recv_within(looks), Ok(None), "message {n}, {looks} looks");
+        }
+        here.try_send(&number(n)).unwrap();
+        let looks = [0, 1, 2, 100][n as usize % 4];
+        assert_eq!(there.recv_within(looks), Ok(Some(number(n))), "message {n}, {looks} looks");
+    }
+}
+
+#[test]
+fn waiting_ends_with_a_message() {
+    let memory = Memory::<2>::new();
+    let (mut here, mut there) = memory.endpoints();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for n in 0..1000 {
+                while there.try_send(&number(n)).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for n in 0..1000 {
+            let message = loop {
+                match here.recv_within(50).unwrap() {
+                    Some(message) => break message,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(message, number(n));
+        }
+    });
+}
+
+#[test]
+fn who_may_sleep_for_it_is_told() {
+    let memory = Memory::<8>::new();
+    let (mut here, mut there) = memory.endpoints();
+    for n in 0..40 {
+        here.try_send(&number(n)).unwrap();
+        let mut told = 0;
+        let message = there.recv_within_then(3, |mut receiver| {
+            told += 1;
+            assert!(!receiver.must_notify(), "nobody sleeps");
+        });
+        assert_eq!(message, Ok(Some(number(n))));
+        // Every quarter of a ring.
+        assert_eq!(told, u32::from((n + 1) % 2 == 0), "message {n}");
+    }
+    assert_eq!(there.recv_within_then(3, |_| panic!("there is nothing to tell")), Ok(None));
+    there.refuse(KIND);
+    let mut told = false;
+    there.recv_within_then(3, |_| told = true).unwrap_err();
+    assert!(told, "the channel is closed");
+}
+
+#[test]
 fn messages_are_built_from_words_and_bytes() {
     let words = [1, u64::MAX, 3];
     let message = Message::new(KIND, words);

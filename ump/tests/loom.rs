@@ -84,6 +84,33 @@ fn one_way() {
     });
 }
 
+/// Three messages through a ring of two lines to a receiver that takes two looks for each: the first lap, where the
+/// line is empty, and the second, where it holds a message.
+fn waiting() {
+    explore(2, || {
+        let channel = channel::<2>();
+        let peer = channel.clone();
+        let sender = thread::spawn(move || {
+            let mut endpoint = first(&peer);
+            for value in 100..103 {
+                send(&mut endpoint, value);
+            }
+        });
+        let mut endpoint = second(&channel);
+        for value in 100..103 {
+            let message = loop {
+                match endpoint.recv_within(2).unwrap() {
+                    Some(message) => break message,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(message.words(), [value]);
+        }
+        sender.join().unwrap();
+        assert_eq!(endpoint.recv_within(2), Ok(None));
+    });
+}
+
 /// Three calls and replies on rings of two lines: acknowledgements ride in the headers.
 fn calls() {
     explore(3, || {
@@ -434,6 +461,11 @@ fn one_way_holds() {
 }
 
 #[test]
+fn waiting_holds() {
+    waiting();
+}
+
+#[test]
 fn calls_hold() {
     calls();
 }
@@ -483,6 +515,7 @@ fn waking_through_a_link_holds() {
 
 #[test]
 fn weaker_headers_are_noticed() {
+    must_notice(Site::Message, Side::Acquire, waiting);
     for model in [one_way, calls, bursts] {
         must_notice(Site::Message, Side::Release, model);
         must_notice(Site::Message, Side::Acquire, model);

@@ -1,8 +1,8 @@
 //! Results as tables for people: one set per layer and unit, because such numbers are never compared. Records
 //! without a distribution have counts only.
 //!
-//! A measurement between many pairs of cores is summarised and printed as a matrix ([`pairs`]), one of many sizes
-//! with a row for each size ([`sizes`]); all others have a row each.
+//! A measurement between many pairs of cores is summarised and printed as a matrix (`pairs`), one of many sizes
+//! with a row for each size (`sizes`); all others have a row each.
 
 pub(crate) mod pairs;
 mod sizes;

@@ -17,7 +17,7 @@ methods! {
         Hello = 1;
         /// Make a service that others can bind to. Answer: w1 = its iref ([`Iref`]).
         Export = 2;
-        /// Connect to a service. w1 = iref, w2 = lines of each ring ([`LINES`](self::LINES)), w3 = bytes of the
+        /// Connect to a service. w1 = iref, w2 = lines of each ring ([`LINES`]), w3 = bytes of the
         /// pool (0: none), w4 = policy (`skb::Policy`'s code) | [`CONSUMER`] , w5 = seed of random policies.
         /// Capability, if this end wants to sleep: the notification that the peer is to signal. Waits until the
         /// service accepts or refuses. Answer: [`ConnectionInfo`] from w1 on.

@@ -1,19 +1,21 @@
 //! What pairs of peers measure: one module for each benchmark between cores.
 //!
 //! The peer that *drives* is the producer of the connection, and takes the samples; the other one *serves* until it
-//! gets [`END`].
+//! gets `END`.
 
 mod moving;
 mod pingpong;
 mod stream;
 mod wakeup;
 
+use core::hint::black_box;
+
 use bulk::Kinds;
 use runtime::bench::{BenchError, Harness};
 use runtime::channel::{Channel, Waiting};
 use runtime::monitor::{Connection, Options};
 use skb::Policy;
-use ump::{Accepts, Kind, LINE_BYTES, Message, RPC_LINES, STREAM_LINES};
+use ump::{Accepts, Kind, LINE_BYTES, Message, RPC_LINES, STREAM_LINES, SendError};
 
 /// A message of what is measured.
 const DATA: Kind = Kind(0);
@@ -24,6 +26,9 @@ const END: Kind = Kind(1);
 const BUFFERS: Kinds = Kinds::starting_at(Kind(2));
 
 const ACCEPTS: Accepts = Accepts::kinds_below(BUFFERS.end());
+
+/// Looks for a message in a row: as many as there are, so that those who wait for silence see one loop.
+const LOOKS: u32 = u32::MAX;
 
 /// A message that fills its line.
 const FULL: Message = Message::new(DATA, [1, 2, 3, 4, 5, 6, 7]);
@@ -209,7 +214,7 @@ fn drive<const N: usize>(
         Job::Bulk(way, _) => moving::drive(channel, connection, way, job.bytes() as usize, h)?,
         Job::HandOver => moving::drive_hand_over(channel, connection, h)?,
     }
-    send(channel, &Message::new(END, []))
+    Ok(send(channel, &Message::new(END, []))?)
 }
 
 fn serve<const N: usize>(
@@ -230,25 +235,73 @@ fn serve<const N: usize>(
     }
 }
 
+/// The channel was closed in the middle of a measurement. It says no more, so that what is measured moves no
+/// reasons about.
+#[derive(Debug)]
+struct Broken;
+
+impl From<Broken> for BenchError {
+    #[cold]
+    fn from(Broken: Broken) -> BenchError {
+        BenchError::Wrong("the channel was closed in the middle of a measurement")
+    }
+}
+
 /// Sends `message`, polling for room.
 #[inline(always)]
-fn send<const N: usize>(channel: &mut Channel<N>, message: &Message) -> Result<(), BenchError> {
+fn send<const N: usize>(channel: &mut Channel<N>, message: &Message) -> Result<(), Broken> {
+    match channel.try_send(message) {
+        Ok(()) => Ok(()),
+        // Behind a black box the copy is made here: without, the function would get the address of the message, whose
+        // words could no longer be in registers above.
+        Err(_) => send_later(channel, black_box(*message)),
+    }
+}
+
+/// Sends `message` after a first attempt failed.
+#[cold]
+#[inline(never)]
+fn send_later<const N: usize>(channel: &mut Channel<N>, message: Message) -> Result<(), Broken> {
     loop {
-        match channel.try_send(message) {
+        core::hint::spin_loop();
+        match channel.try_send(&message) {
             Ok(()) => return Ok(()),
-            Err(ump::SendError::Full) => core::hint::spin_loop(),
-            Err(_) => return Err(BenchError::Wrong("the channel was closed in the middle of a measurement")),
+            Err(SendError::Full) => {}
+            Err(_) => return Err(Broken),
         }
     }
 }
 
 /// Takes the next message, polling for it.
 #[inline(always)]
-fn receive<const N: usize>(channel: &mut Channel<N>) -> Result<Message, BenchError> {
+fn receive<const N: usize>(channel: &mut Channel<N>) -> Result<Message, Broken> {
+    match channel.recv_within(LOOKS) {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => receive_later(channel),
+        Err(_) => Err(Broken),
+    }
+}
+
+/// Takes the next message after [`LOOKS`] looks found none.
+#[inline(always)]
+fn receive_later<const N: usize>(channel: &mut Channel<N>) -> Result<Message, Broken> {
+    // Apart from the result, so that a message that came in time stays in registers.
+    let mut message = Message::new(END, []);
+    if wait(channel, &mut message) { Ok(message) } else { Err(Broken) }
+}
+
+/// Waits for the next message; false if the channel was closed.
+#[cold]
+#[inline(never)]
+fn wait<const N: usize>(channel: &mut Channel<N>, message: &mut Message) -> bool {
     loop {
-        if let Some(message) = channel.try_recv()? {
-            return Ok(message);
+        match channel.recv_within(LOOKS) {
+            Ok(Some(came)) => {
+                *message = came;
+                return true;
+            }
+            Ok(None) => core::hint::spin_loop(),
+            Err(_) => return false,
         }
-        core::hint::spin_loop();
     }
 }

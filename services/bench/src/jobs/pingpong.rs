@@ -2,16 +2,23 @@
 //!
 //! `round_trip`: from the call that sends until the answer is there. `put` and `get`: the two calls that one end
 //! makes for it, which send a message and take one that is there.
+//!
+//! It is [`Channel`]'s own path: validation, credits, acknowledgements and the test whether the peer sleeps included.
+//! Where the clock counts the instructions of all cores, so is what the server does, and a pause on each side before
+//! it looks: the other core runs only when this one pauses.
 
 use results::metric;
 use runtime::bench::{BenchError, Harness, Plan};
 use runtime::channel::Channel;
 use runtime::time;
 
-use super::{DATA, FULL, receive, send};
+use super::{Broken, DATA, FULL, receive, send};
 
 /// Samples of each metric. The counts are exact, and with many cores a turn of the clock costs much host time.
 const SAMPLES: usize = 20;
+
+/// An answer is not what was sent.
+const CHANGED: BenchError = BenchError::Wrong("the answer is not what was sent");
 
 pub(super) fn drive<const N: usize>(channel: &mut Channel<N>, h: &mut Harness) -> Result<(), BenchError> {
     h.settle()?;
@@ -19,16 +26,12 @@ pub(super) fn drive<const N: usize>(channel: &mut Channel<N>, h: &mut Harness) -
     h.take(Plan::new(metric::ROUND_TRIP, samples), || {
         let start = time::now_serialised();
         send(channel, &FULL)?;
-        let answer = loop {
-            // The answer cannot be there yet.
-            core::hint::spin_loop();
-            if let Some(answer) = channel.try_recv()? {
-                break answer;
-            }
-        };
+        // The answer cannot be there yet.
+        core::hint::spin_loop();
+        let answer = receive(channel)?;
         let end = time::now_serialised();
         if answer != FULL {
-            return Err(BenchError::Wrong("the answer is not what was sent"));
+            return Err(CHANGED);
         }
         Ok(end - start)
     })?;
@@ -43,12 +46,17 @@ pub(super) fn drive<const N: usize>(channel: &mut Channel<N>, h: &mut Harness) -
         send(channel, &FULL)?;
         loop {
             let start = time::now_serialised();
-            let message = channel.try_recv()?;
-            let end = time::now_serialised();
-            if message.is_some() {
-                return Ok(end - start);
+            match channel.try_recv() {
+                Ok(Some(message)) => {
+                    let end = time::now_serialised();
+                    if message != FULL {
+                        return Err(CHANGED);
+                    }
+                    return Ok(end - start);
+                }
+                Ok(None) => core::hint::spin_loop(),
+                Err(_) => return Err(Broken.into()),
             }
-            core::hint::spin_loop();
         }
     })
 }
@@ -57,11 +65,10 @@ pub(super) fn serve<const N: usize>(channel: &mut Channel<N>) -> Result<(), Benc
     loop {
         // After an answer the next message cannot be there yet.
         core::hint::spin_loop();
-        if let Some(message) = channel.try_recv()? {
-            if message.kind() != DATA {
-                return Ok(());
-            }
-            send(channel, &message)?;
+        let message = receive(channel)?;
+        if message.kind() != DATA {
+            return Ok(());
         }
+        send(channel, &message)?;
     }
 }

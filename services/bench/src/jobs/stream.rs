@@ -8,7 +8,7 @@ use runtime::channel::Channel;
 use runtime::time;
 use ump::{MAX_BURST, SendError};
 
-use super::{DATA, FULL, Publish, receive, send};
+use super::{Broken, DATA, FULL, Publish, receive, send};
 
 /// Messages of a sample: several rounds of the longest ring.
 const MESSAGES: usize = 4096;
@@ -40,7 +40,7 @@ pub(super) fn drive<const N: usize>(
     })
 }
 
-fn send_bursts<const N: usize>(channel: &mut Channel<N>) -> Result<(), BenchError> {
+fn send_bursts<const N: usize>(channel: &mut Channel<N>) -> Result<(), Broken> {
     // As much as fits without the acknowledgements having to come in time for each burst.
     let burst = [FULL; MAX_BURST];
     let most = MAX_BURST.min(N / 4);
@@ -49,7 +49,7 @@ fn send_bursts<const N: usize>(channel: &mut Channel<N>) -> Result<(), BenchErro
         match channel.try_send_burst(&burst[..most.min(left)]) {
             Ok(sent) => left -= sent,
             Err(SendError::Full) => core::hint::spin_loop(),
-            Err(_) => return Err(BenchError::Wrong("the channel was closed in the middle of a measurement")),
+            Err(_) => return Err(Broken),
         }
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! Scenario `mesh`: domains on all cores that their monitors connect, and that end in the middle of it.
 //!
 //! `samples=` is the number of messages from each core to each other. After each part all memory is back.
+//!
+//! The ends come while connections are made, and in the middle of calls, of passing frames, of messages both ways, of
+//! waiting for one or for room, and of bulk transfers: the producer's while the consumer reads its buffers, and the
+//! consumer's while it holds buffers of the producer. Who is left must be told that its peer died, and nothing else.
 #![no_std]
 #![no_main]
 
@@ -85,6 +89,16 @@ const DEATHS: &[Death] = &[
         name: "a-service-ends-while-both-wait",
         victim: ("listen", End::Service),
         survivor: ("hark", End::Client),
+    },
+    Death {
+        name: "a-producer-ends-while-buffers-move",
+        victim: ("fill", End::Client),
+        survivor: ("drain", End::Service),
+    },
+    Death {
+        name: "a-consumer-ends-while-buffers-move",
+        victim: ("drain", End::Service),
+        survivor: ("fill", End::Client),
     },
 ];
 

@@ -14,6 +14,7 @@
 //! | `pour`, `deaf` | the service `pour.CORE` fills the ring and waits for room, the client takes nothing |
 //! | `wait`, `mum` | the client of the service `mum.CORE` waits for a message that never comes |
 //! | `push`, `full` | the client of the service `full.CORE` fills the ring and waits for room |
+//! | `fill`, `drain` | the client of the service `drain.CORE` hands it buffers of a pool as fast as it can |
 //!
 //! Those below `bind` go on until the other end dies, if `count` is [`FOREVER`]. They must be told that, and in no
 //! other words, and succeed by it.
@@ -28,6 +29,7 @@ use alloc::vec::Vec;
 use core::fmt::Display;
 
 use boot_freestanding as _;
+use bulk::{Delivery, Given, MAX_RETURNS, Region, Sink, Slot, SlotSize, Source};
 use lmp::invocation::MapFlags;
 use lmp::objects::PAGE_SIZE;
 use lmp::{CPtr, ObjType, cptr::task, syscall};
@@ -38,7 +40,7 @@ use runtime::interface::monitor::MonitorError;
 use runtime::monitor::CapError;
 use runtime::monitor::{self, Connection, Options};
 use runtime::{Env, executor, memory};
-use selftest::mesh::{CALL, FOREVER, FRAME, MET, SEQUENCE};
+use selftest::mesh::{BUFFERS, CALL, FOREVER, FRAME, MET, POOL, SEQUENCE};
 use ump::{Accepts, Kind, Message, RPC_LINES, STREAM_LINES};
 
 runtime::entry!(main);
@@ -124,6 +126,8 @@ fn main(env: &Env) -> Result<(), String> {
         "pour" | "full" => accept(env, role).and_then(if role == "full" { nothing } else { pour }),
         "push" => channel_to(env, &format!("full.{at}")).and_then(pour),
         "deaf" => channel_to(env, &format!("pour.{at}")).and_then(nothing),
+        "fill" => fill(env, at),
+        "drain" => drain(env, role),
         other => return Err(format!("there is no role {other:?}")),
     };
     match result {
@@ -134,12 +138,16 @@ fn main(env: &Env) -> Result<(), String> {
     }
 }
 
-/// The channel of the first who binds to the service `name.CORE`.
-fn accept(env: &Env, name: &str) -> Result<Channel<RPC_LINES>, Stop> {
+/// The connection of the first who binds to the service `name.CORE`.
+fn accept_connection(env: &Env, name: &str) -> Result<Connection, Stop> {
     let mut service = monitor::export()?;
     monitor::register(&format!("{name}.{}", env.info().core), service.iref())?;
-    let mut connection = service.accept_blocking(Waiting::Blockable, Deadline::NEVER)?;
-    Ok(connection.channel(STREAMED)?)
+    Ok(service.accept_blocking(Waiting::Blockable, Deadline::NEVER)?)
+}
+
+/// Its channel.
+fn accept(env: &Env, name: &str) -> Result<Channel<RPC_LINES>, Stop> {
+    Ok(accept_connection(env, name)?.channel(STREAMED)?)
 }
 
 /// A channel to the service `name`.
@@ -192,6 +200,71 @@ fn nothing(channel: Channel<RPC_LINES>) -> Result<(), Stop> {
         events::wait(0, Deadline::NEVER);
         // Nothing ends this wait; the channel is there until the domain is not.
         core::hint::black_box(&channel);
+    }
+}
+
+/// What the ends of a bulk transfer take.
+const BULK: Accepts = Accepts::kinds_below(BUFFERS.end());
+
+/// The pool of a connection in the smallest slots, fewer than a ring has lines, with a holder table.
+fn pool(connection: &Connection) -> Result<(Region<'_>, Vec<Slot>), Stop> {
+    let region = connection.region(SlotSize::MIN).map_err(text)?;
+    let table = (0..region.slots()).map(|_| Slot::new()).collect();
+    Ok((region, table))
+}
+
+/// The words of buffer `number`: other ones for each.
+fn data(number: u64) -> impl Iterator<Item = u64> {
+    (number << 32..).take(SlotSize::MIN.bytes() / size_of::<u64>())
+}
+
+/// Fills buffers and hands them over to `drain.AT`, for ever.
+fn fill(env: &Env, at: u64) -> Result<(), Stop> {
+    let mut connection = bind(&format!("drain.{at}"))?;
+    let mut channel: Channel<RPC_LINES> = connection.channel(BULK)?;
+    let (region, mut table) = pool(&connection)?;
+    let source = Source::new(POOL, region, &mut table, BUFFERS).map_err(text)?;
+    tell_met(env)?;
+    let mut number = 0;
+    loop {
+        let buffer = loop {
+            if let Some(buffer) = source.take() {
+                break buffer;
+            }
+            let message = channel.recv_blocking(Deadline::NEVER)?;
+            source.accept_return(channel.endpoint(), &message).map_err(text)?;
+        };
+        data(number).zip(buffer.words()).for_each(|(value, word)| word.store(value));
+        // There is room: the ring has more lines than the pool has slots.
+        buffer.hand_over(channel.endpoint(), number).map_err(|unsent| text(unsent.error))?;
+        channel.flush();
+        number += 1;
+    }
+}
+
+/// Checks the buffers that come, and gives them back as many at a time as one message can.
+fn drain(env: &Env, name: &str) -> Result<(), Stop> {
+    let mut connection = accept_connection(env, name)?;
+    let mut channel: Channel<RPC_LINES> = connection.channel(BULK)?;
+    let (region, mut table) = pool(&connection)?;
+    let sink = Sink::new(POOL, region, &mut table, BUFFERS).map_err(text)?;
+    let mut number = 0;
+    loop {
+        let message = channel.recv_blocking(Deadline::NEVER)?;
+        let Delivery { buffer, cookie } = sink.accept(channel.endpoint(), &message).map_err(text)?;
+        let is_intact = match &buffer {
+            Given::Moved(buffer) => cookie == number && buffer.view().words().eq(data(number)),
+            Given::Shared(_) => false,
+        };
+        if !is_intact {
+            return Err(Stop::Failed(format!("{buffer:?} with cookie {cookie} as number {number}")));
+        }
+        drop(buffer);
+        number += 1;
+        if sink.pending() >= MAX_RETURNS {
+            sink.give_back(channel.endpoint()).map_err(text)?;
+            channel.flush();
+        }
     }
 }
 
