@@ -257,63 +257,62 @@ macro_rules! load_save_area {
     };
 }
 
-/// Goes on from the enabled save area of the frame in `rdi`. From the moment that `disabled` is clear the
-/// program counter is in the critical section, so no upcall overwrites the area before `iretq` is through.
-#[unsafe(naked)]
-extern "C" fn resume_enabled() -> ! {
-    naked_asm!(
-        load_save_area!(),
-        ".globl runtime_critical_start",
-        "runtime_critical_start:",
-        "mov qword ptr [rdi + {disabled}], 0",
-        "mov rdi, [rdi + {area} + 8 * {RDI}]",
-        "iretq",
-        ".globl runtime_critical_end",
-        "runtime_critical_end:",
-        "ud2",
-        disabled = const offset::DISABLED,
-        area = const offset::ENABLED,
-        vector = const offset::ENABLED_VECTOR,
-        vector_valid = const offset::VECTOR_VALID,
-        fp_control = const offset::FP_CONTROL,
-        fs_base = const offset::FS_BASE,
-        gs_base = const offset::GS_BASE,
-        rflags = const offset::RFLAGS,
-        rip = const offset::RIP,
-        have_xsave = sym HAVE_XSAVE,
-        have_fsgsbase = sym HAVE_FSGSBASE,
-        RAX = const reg::RAX, RBX = const reg::RBX, RCX = const reg::RCX, RDX = const reg::RDX,
-        RSI = const reg::RSI, RDI = const reg::RDI, RBP = const reg::RBP, RSP = const reg::RSP,
-        R8 = const reg::R8, R9 = const reg::R9, R10 = const reg::R10, R11 = const reg::R11,
-        R12 = const reg::R12, R13 = const reg::R13, R14 = const reg::R14, R15 = const reg::R15,
-    )
+/// A way to go on from a save area of the frame in `rdi`: load all of it but `rdi`, do `$change` to the frame's words,
+/// load `rdi`, return, and whatever comes behind that.
+macro_rules! resume_entry {
+    (
+        $(#[$doc:meta])*
+        $name:ident from $area:ident, $vector:ident;
+        $($change:literal)*; $($behind:literal)*; $word:ident = $offset:ident
+    ) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        extern "C" fn $name() -> ! {
+            naked_asm!(
+                load_save_area!(),
+                $($change,)*
+                "mov rdi, [rdi + {area} + 8 * {RDI}]",
+                "iretq",
+                $($behind,)*
+                $word = const offset::$offset,
+                area = const offset::$area,
+                vector = const offset::$vector,
+                vector_valid = const offset::VECTOR_VALID,
+                fp_control = const offset::FP_CONTROL,
+                fs_base = const offset::FS_BASE,
+                gs_base = const offset::GS_BASE,
+                rflags = const offset::RFLAGS,
+                rip = const offset::RIP,
+                have_xsave = sym HAVE_XSAVE,
+                have_fsgsbase = sym HAVE_FSGSBASE,
+                RAX = const reg::RAX, RBX = const reg::RBX, RCX = const reg::RCX, RDX = const reg::RDX,
+                RSI = const reg::RSI, RDI = const reg::RDI, RBP = const reg::RBP, RSP = const reg::RSP,
+                R8 = const reg::R8, R9 = const reg::R9, R10 = const reg::R10, R11 = const reg::R11,
+                R12 = const reg::R12, R13 = const reg::R13, R14 = const reg::R14, R15 = const reg::R15,
+            )
+        }
+    };
 }
 
-/// Goes on, still disabled, from the trap save area of the frame in `rdi`. The area is free for the next fault
-/// once everything is loaded but `rdi`: no instruction after that can fault but `iretq`, on what it loads.
-#[unsafe(naked)]
-extern "C" fn resume_trap() -> ! {
-    naked_asm!(
-        load_save_area!(),
-        "mov qword ptr [rdi + {busy}], 0",
-        "mov rdi, [rdi + {area} + 8 * {RDI}]",
-        "iretq",
-        busy = const offset::TRAP_BUSY,
-        area = const offset::TRAP,
-        vector = const offset::TRAP_VECTOR,
-        vector_valid = const offset::VECTOR_VALID,
-        fp_control = const offset::FP_CONTROL,
-        fs_base = const offset::FS_BASE,
-        gs_base = const offset::GS_BASE,
-        rflags = const offset::RFLAGS,
-        rip = const offset::RIP,
-        have_xsave = sym HAVE_XSAVE,
-        have_fsgsbase = sym HAVE_FSGSBASE,
-        RAX = const reg::RAX, RBX = const reg::RBX, RCX = const reg::RCX, RDX = const reg::RDX,
-        RSI = const reg::RSI, RDI = const reg::RDI, RBP = const reg::RBP, RSP = const reg::RSP,
-        R8 = const reg::R8, R9 = const reg::R9, R10 = const reg::R10, R11 = const reg::R11,
-        R12 = const reg::R12, R13 = const reg::R13, R14 = const reg::R14, R15 = const reg::R15,
-    )
+resume_entry! {
+    /// Goes on from the enabled save area of the frame in `rdi`. From the moment that `disabled` is clear the
+    /// program counter is in the critical section, so no upcall overwrites the area before `iretq` is through.
+    resume_enabled from ENABLED, ENABLED_VECTOR;
+    ".globl runtime_critical_start"
+    "runtime_critical_start:"
+    "mov qword ptr [rdi + {disabled}], 0";
+    ".globl runtime_critical_end"
+    "runtime_critical_end:"
+    "ud2";
+    disabled = DISABLED
+}
+
+resume_entry! {
+    /// Goes on, still disabled, from the trap save area of the frame in `rdi`. The area is free for the next fault
+    /// once everything is loaded but `rdi`: no instruction after that can fault but `iretq`, on what it loads.
+    resume_trap from TRAP, TRAP_VECTOR;
+    "mov qword ptr [rdi + {busy}], 0"; ;
+    busy = TRAP_BUSY
 }
 
 unsafe extern "C" fn handle_page_fault(frame: *mut DispatcherFrame, vector: u64, error: u64, address: u64) {
