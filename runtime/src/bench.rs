@@ -23,7 +23,6 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use lmp::cptr::task;
 use lmp::invocation::Counter;
 use lmp::{CPtr, SysError, syscall};
 use results::{Accel, Distribution, Event, EventKind, Home, Homes, Layer, Record, Unit};
@@ -408,12 +407,7 @@ impl Harness {
     /// # Errors
     /// If the counters of this core cannot be read.
     pub fn new(env: Env, bench: &'static str, run: RunInfo) -> Result<Harness, BenchError> {
-        // A domain that its parent trusts with the core's whole state has that; others ask the monitor.
-        let kcb = if syscall::kcb_counter(task::KCB, Counter::Idles).is_ok() {
-            task::KCB
-        } else {
-            monitor::counters()?
-        };
+        let kcb = monitor::counters()?;
         let overhead = (0..WARM_UP).map(|_| timed(|| {})).min().unwrap_or(0);
         let before = counters(kcb)?;
         let after = counters(kcb)?;
