@@ -99,7 +99,7 @@ pub struct Options {
     /// NUMA nodes (2), nodes and cores of each (4x16), or a file of raw -numa lines [default: 2]
     #[arg(long, value_name = "SPEC", global = true)]
     pub numa: Option<NumaSpec>,
-    /// Memory of the whole machine, such as 512M or 4G [default: 32M per vCPU, at least 512M]
+    /// Memory of the whole machine, such as 512M or 4G [default: 32M per vCPU, at least 1G]
     #[arg(long, value_name = "SIZE", global = true)]
     pub memory: Option<String>,
     /// What executes the guest

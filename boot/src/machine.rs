@@ -15,7 +15,7 @@ pub const DEFAULT_CPUS: u32 = 8;
 pub const DEFAULT_NODES: u32 = 2;
 
 /// The least memory of a machine, in MiB, that a default gives.
-const DEFAULT_MEMORY_MIB: u64 = 512;
+const DEFAULT_MEMORY_MIB: u64 = 1024;
 
 /// Memory per core that a default gives, in MiB: its CPU driver's block, its domains, and room to measure.
 const MEMORY_PER_CPU_MIB: u64 = 32;
@@ -247,18 +247,21 @@ mod tests {
     #[test]
     fn the_standard_lab_has_eight_cores_on_two_nodes_under_icount() {
         let lab = Machine::new(&MachineOptions::default()).unwrap();
-        assert_eq!((lab.cpus, lab.nodes, lab.memory_mib, lab.accel, lab.seed), (8, 2, 512, Accel::Icount, 1));
+        assert_eq!(
+            (lab.cpus, lab.nodes, lab.memory_mib, lab.accel, lab.seed),
+            (8, 2, 1024, Accel::Icount, 1)
+        );
         assert_eq!(lab.guest_words(), ["cpus=8", "nodes=2", "accel=icount", "seed=1"]);
     }
 
     #[test]
     fn what_is_not_said_follows_from_what_is() {
-        assert_eq!(shape(machine(Some(1), None, None)), (1, 1, 512));
-        assert_eq!(shape(machine(Some(3), None, None)), (3, 1, 512));
+        assert_eq!(shape(machine(Some(1), None, None)), (1, 1, 1024));
+        assert_eq!(shape(machine(Some(3), None, None)), (3, 1, 1024));
         assert_eq!(shape(machine(Some(64), None, None)), (64, 2, 2048));
         assert_eq!(shape(machine(None, Some("4x16"), None)), (64, 4, 2048));
         assert_eq!(shape(machine(Some(64), Some("4x16"), None)), (64, 4, 2048));
-        assert_eq!(shape(machine(None, Some("16"), None)), (16, 16, 512));
+        assert_eq!(shape(machine(None, Some("16"), None)), (16, 16, 1024));
         assert_eq!(shape(machine(Some(288), Some("8"), None)), (288, 8, 9216));
         assert_eq!(shape(machine(None, Some("3x3"), None)), (9, 3, 516));
         assert_eq!(shape(machine(None, None, Some("4G"))), (8, 2, 4096));
@@ -323,7 +326,7 @@ mod tests {
                      -numa node,nodeid=0,cpus=0-6,memdev=a\n-numa node,nodeid=1,cpus=7,memdev=b\n";
         std::fs::write(&path, lines).unwrap();
         let made = machine(Some(8), path.to_str(), None).unwrap();
-        assert_eq!((made.cpus, made.nodes, made.memory_mib, made.raw), (8, 2, 512, true));
+        assert_eq!((made.cpus, made.nodes, made.memory_mib, made.raw), (8, 2, 1024, true));
         assert_eq!(made.topology().numa.join("\n") + "\n", lines);
     }
 }

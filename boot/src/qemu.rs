@@ -348,8 +348,8 @@ mod tests {
              -machine q35,vmport=off,smm=off,hpet=off,usb=off,sata=off \
              -accel tcg,thread=single -icount shift=0,sleep=off \
              -cpu max,fsgsbase=on,smep=on,umip=on,nx=on,xsave=on,xsaveopt=on,avx2=on,la57=off,smap=on,x2apic=on \
-             -smp 8,sockets=2,cores=4,threads=1 -m 512M \
-             -object memory-backend-ram,id=ram0,size=256M -object memory-backend-ram,id=ram1,size=256M \
+             -smp 8,sockets=2,cores=4,threads=1 -m 1024M \
+             -object memory-backend-ram,id=ram0,size=512M -object memory-backend-ram,id=ram1,size=512M \
              -numa node,nodeid=0,cpus=0-3,memdev=ram0 -numa node,nodeid=1,cpus=4-7,memdev=ram1 \
              -numa dist,src=0,dst=1,val=20 -rtc clock=vm,base=2000-01-01 -seed 1 \
              -kernel /k/cpudriver -initrd '/k/boot archive' -append 'cpus=8 bench=syscall' \

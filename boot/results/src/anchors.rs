@@ -102,6 +102,7 @@ pub const BENCHES: &[Bench] = &[
         about: "page fault until the user handler runs, and until the access is done",
         cores: 1,
     },
+    Bench { name: "caps", about: "operations on capabilities, alone and among up to a million", cores: 1 },
     Bench { name: "spawn", about: "start a domain from its ELF image", cores: 1 },
     Bench {
         name: "lmp_pingpong",
@@ -132,6 +133,14 @@ pub const ANCHORS: &[Anchor] = &[
     anchor_of("syscall", "round_trip", &[peer("seL4 NBRecv", 256), peer("Linux getppid", 211)]).aim(60),
     anchor_of("yield", "to_self", &[peer("seL4 Yield", 285)]),
     anchor_of("pagefault", "to_handler", &[peer("seL4 fault", 669), peer("Linux SIGSEGV", 2970)]).aim(300),
+    anchor_of("caps", "copy", &[peer("seL4", 1049)]).aim(524),
+    anchor_of("caps", "mint", &[peer("seL4", 1086)]).aim(543),
+    anchor_of("caps", "delete", &[peer("seL4", 854)]).aim(427),
+    anchor_of("caps", "revoke_one_child", &[peer("seL4", 949)]).aim(474),
+    anchor_of("caps", "retype", &[peer("seL4", 1055)]).aim(527),
+    anchor_of("caps", "map", &[peer("seL4", 912)]).aim(456),
+    anchor_of("caps", "unmap", &[peer("seL4", 690)]).aim(345),
+    anchor_of("caps", "longest_entry", &[]).aim(20_000),
     anchor_of(
         "lmp_pingpong",
         "one_way",

@@ -1,5 +1,6 @@
 //! What the command line asks for.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -63,8 +64,13 @@ bitflags::bitflags! {
         const CONTROL = 2;
         /// The endpoint of the system knowledge base: it is what the test is about.
         const KNOWLEDGE = 4;
+        /// [`MORE_MEMORY`]: it measures with a great many capabilities.
+        const MEMORY = 8;
     }
 }
+
+/// RAM for a benchmark that [needs](Needs::MEMORY) more than others, in bytes: room for 2^20 capability slots.
+pub const MORE_MEMORY: u64 = 144 << 20;
 
 /// Benchmarks that make domains of their core by themselves: that is what they measure, or they take no way through
 /// the monitor.
@@ -76,7 +82,9 @@ const ORDERING: [&str; 2] = ["test_spawning", "test_mesh"];
 impl Needs {
     /// What the domain of this module needs.
     pub fn of(module: &str) -> Needs {
-        if SPAWNING.contains(&module) {
+        if module == "bench_caps" {
+            Needs::MEMORY
+        } else if SPAWNING.contains(&module) {
             Needs::ARCHIVE
         } else if module == "test_memory" {
             Needs::KNOWLEDGE
@@ -127,6 +135,12 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// How much more memory than usual the first core's domains need, in bytes.
+    pub fn more_memory(&self) -> u64 {
+        let needs = |bench: &String| Needs::of(&format!("bench_{bench}")).contains(Needs::MEMORY);
+        if self.benches.iter().any(needs) { MORE_MEMORY } else { 0 }
     }
 
     /// Whether a command line that cannot be followed as a whole asks at least for the end of the machine.
@@ -181,6 +195,8 @@ mod tests {
         assert_eq!(Needs::of("test_spawning"), Needs::empty());
         assert_eq!(Needs::of("bench_spawn"), Needs::ARCHIVE);
         assert_eq!(Needs::of("bench_syscall"), Needs::empty());
+        let more = |line: &str| Config::parse(line.as_bytes()).unwrap().more_memory();
+        assert_eq!((more("bench=syscall,caps"), more("bench=syscall")), (MORE_MEMORY, 0));
     }
 
     #[test]

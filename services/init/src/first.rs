@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use boot_info::BootInfo;
 use console::handover as console_handover;
-use init::config::{AtEnd, Config, Needs};
+use init::config::{self, AtEnd, Config, Needs};
 use init::plan;
 use lmp::invocation::MapFlags;
 use lmp::objects::PAGE_SIZE;
@@ -134,7 +134,8 @@ impl System {
         let Discovery { topology, complaints, .. } = discover(env, boot);
         let cores = topology.enabled_cores().len();
         let wanted = config.as_ref().ok().and_then(|c| c.cpus).map_or(cores, |n| cores.min(n as usize));
-        let Division { further, rest } = divide(&topology, wanted)?;
+        let Division { further, rest } =
+            divide(&topology, wanted, config.as_ref().map_or(0, Config::more_memory))?;
         let doorbell = vector::doorbell(info.apic_id, vector::CONSOLE);
         let streams = Streams::new(doorbell).map_err(Failure::new)?;
         let mut spawner = Spawner::new(env, streams).map_err(Failure::new)?;
@@ -198,14 +199,15 @@ fn discover(env: &Env, boot: &BootInfo) -> Discovery {
 /// How often to plan: what was taken on the way is there the next time.
 const PLANS: usize = 4;
 
-/// Takes the memory that a plan gives to the cores 1 to `wanted` - 1 and to the knowledge base.
-fn divide(topology: &Topology, wanted: usize) -> Result<Division, Failure> {
+/// Takes the memory that a plan gives to the cores 1 to `wanted` - 1 and to the knowledge base, `more` bytes beyond what is
+/// usual staying here.
+fn divide(topology: &Topology, wanted: usize, more: u64) -> Result<Division, Failure> {
     let limit = wanted.min(monitor_handover::MAX_FURTHER_CORES + 1).min(console_handover::MAX_CORES);
     let mut attempt = 1;
     loop {
         let mut free = Vec::new();
         memory::for_each_free_range(|range| free.push(range));
-        let plan = plan::divide(topology, &free, limit).map_err(Failure::new)?;
+        let plan = plan::divide(topology, &free, limit, more).map_err(Failure::new)?;
         // Slots and heap for this may have come out of what the plan gives away: then there is another plan.
         match take(&plan) {
             Err(MemoryError::OutOfRam { .. }) if attempt < PLANS => attempt += 1,
@@ -416,7 +418,10 @@ impl Run<'_> {
     fn guest(&self, spawner: &mut Spawner, name: &str) -> bool {
         let needs = Needs::of(name);
         let run = spawner.run(name, |b| {
-            let mut b = b.args(&self.args()).memory(GUEST_RAM);
+            let more = if needs.contains(Needs::MEMORY) { config::MORE_MEMORY } else { 0 };
+            // A machine too small for all of it has a benchmark measure less.
+            let spare = memory::stats().longest.saturating_sub(2 * GUEST_RAM);
+            let mut b = b.args(&self.args()).memory(GUEST_RAM + more.min(spare));
             if needs.contains(Needs::ARCHIVE) {
                 b = b.with_archive();
             }

@@ -150,11 +150,12 @@ fn pools(topology: &Topology, free: &[Range<u64>]) -> BTreeMap<NodeId, Pool> {
     pools
 }
 
-/// Divides the memory `free` of the machine among the first `wanted` cores and the knowledge base.
+/// Divides the memory `free` of the machine among the first `wanted` cores and the knowledge base. Of the first core's
+/// node up to `more` bytes stay with it beyond what is usual, as far as that leaves half of the node to others.
 ///
 /// # Errors
 /// [`Shortage`] if there is not even the least for all of these cores.
-pub fn divide(topology: &Topology, free: &[Range<u64>], wanted: usize) -> Result<Plan, Shortage> {
+pub fn divide(topology: &Topology, free: &[Range<u64>], wanted: usize, more: u64) -> Result<Plan, Shortage> {
     let cores = topology.enabled_cores();
     let cores = &cores[..wanted.min(cores.len())];
     let mut pools = pools(topology, free);
@@ -173,7 +174,8 @@ pub fn divide(topology: &Topology, free: &[Range<u64>], wanted: usize) -> Result
 
     let Some(first) = cores.first() else { return Err(shortage) };
     let own = has_memory(&pools, first.node).and_then(|node| pools.get(&node)).map_or(0, Pool::bytes);
-    let mut wanted = (own / 2).clamp(LEAST_FIRST, USUAL_FIRST);
+    let usual = (own / 2).clamp(LEAST_FIRST, USUAL_FIRST);
+    let mut wanted = usual + more.min((own / 2).saturating_sub(usual)).next_multiple_of(HANDOVER_GRANULARITY);
     // Half of a small node, so that channels can be placed there too; more only if there is no other way.
     let half = |bytes: u64| bytes / 2 / HANDOVER_GRANULARITY * HANDOVER_GRANULARITY;
     for part in [half, |bytes| bytes] {
@@ -261,7 +263,7 @@ mod tests {
 
     /// Divides, and checks what holds for every plan; the bytes that stay with the first core.
     fn checked(topology: &Topology, free: &[Range<u64>], wanted: usize) -> Result<(Plan, u64), Shortage> {
-        let plan = divide(topology, free, wanted)?;
+        let plan = divide(topology, free, wanted, 0)?;
         let mut all: Vec<Range<u64>> = plan.rest.clone();
         for (share, core) in plan.cores.iter().zip(topology.enabled_cores()[1..].iter()) {
             assert_eq!(share.core, *core);
@@ -305,6 +307,20 @@ mod tests {
         }
         assert_eq!(stays, USUAL_FIRST);
         assert_eq!(rest(&topology, &plan), [(248 - 48 - 3 * 12) * MIB, (256 - 4 * 12) * MIB]);
+    }
+
+    #[test]
+    fn the_first_core_keeps_more_of_its_node_if_half_of_it_is_left() {
+        let stays = |memory_mib: &[u64], more| {
+            let topology = machine(&[0, 1], memory_mib);
+            let plan = divide(&topology, &free(&topology), 2, more).unwrap();
+            free(&topology).iter().map(len).sum::<u64>()
+                - plan.rest.iter().map(len).sum::<u64>()
+                - plan.cores.iter().map(|s| FIXED + len(&s.ram)).sum::<u64>()
+        };
+        assert_eq!(stays(&[520, 512], 144 * MIB), USUAL_FIRST + 144 * MIB);
+        assert_eq!(stays(&[264, 512], 144 * MIB), 128 * MIB);
+        assert_eq!(stays(&[72, 512], 144 * MIB), stays(&[72, 512], 0));
     }
 
     #[test]
@@ -358,23 +374,23 @@ mod tests {
         assert!(checked(&topology, &free(&topology), 4).is_ok());
         let topology = machine(&[0; 4], &[8 + 36 + 3 * 8 - 2]);
         assert_eq!(
-            divide(&topology, &free(&topology), 4).unwrap_err().to_string(),
+            divide(&topology, &free(&topology), 4, 0).unwrap_err().to_string(),
             "4 cores need at least 60 MiB of free memory and there are 58: give the machine 2 MiB more, or use \
              fewer cores"
         );
         assert!(checked(&topology, &free(&topology), 3).is_ok());
         let topology = machine(&[0], &[40]);
         assert_eq!(
-            divide(&topology, &free(&topology), 1).unwrap_err().to_string(),
+            divide(&topology, &free(&topology), 1, 0).unwrap_err().to_string(),
             "a core needs at least 36 MiB of free memory and there are 32: give the machine 4 MiB more, or use \
              fewer cores"
         );
         let topology = machine(&[0; 3], &[256]);
         let pieces: Vec<_> = (4..128).map(|i| 2 * i * MIB + 4096..2 * (i + 1) * MIB).collect();
-        assert_eq!(divide(&topology, &pieces, 3).unwrap_err().free, 0, "no whole unit is free");
+        assert_eq!(divide(&topology, &pieces, 3, 0).unwrap_err().free, 0, "no whole unit is free");
         let pieces: Vec<_> = (2..60).map(|i| 4 * i * MIB..(4 * i + 2) * MIB).collect();
         assert_eq!(
-            divide(&topology, &pieces, 3).unwrap_err().to_string(),
+            divide(&topology, &pieces, 3, 0).unwrap_err().to_string(),
             "3 cores need at least 52 MiB of free memory and there are 116: they lie in pieces that are too \
              small; use fewer cores"
         );
