@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(shape(machine(Some(64), Some("4x16"), None)), (64, 4, 2048));
         assert_eq!(shape(machine(None, Some("16"), None)), (16, 16, 1024));
         assert_eq!(shape(machine(Some(288), Some("8"), None)), (288, 8, 9216));
-        assert_eq!(shape(machine(None, Some("3x3"), None)), (9, 3, 516));
+        assert_eq!(shape(machine(None, Some("3x3"), None)), (9, 3, 1026));
         assert_eq!(shape(machine(None, None, Some("4G"))), (8, 2, 4096));
     }
 
@@ -326,7 +326,7 @@ mod tests {
                      -numa node,nodeid=0,cpus=0-6,memdev=a\n-numa node,nodeid=1,cpus=7,memdev=b\n";
         std::fs::write(&path, lines).unwrap();
         let made = machine(Some(8), path.to_str(), None).unwrap();
-        assert_eq!((made.cpus, made.nodes, made.memory_mib, made.raw), (8, 2, 1024, true));
+        assert_eq!((made.cpus, made.nodes, made.memory_mib, made.raw), (8, 2, 512, true));
         assert_eq!(made.topology().numa.join("\n") + "\n", lines);
     }
 }
