@@ -150,6 +150,7 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
         Op::Revoke => cspace::revoke(core, r, it),
         Op::Identify => cspace::identify(core, r, it),
         Op::Map => vspace::map(core, r, it),
+        Op::Unmap => vspace::unmap(core, r, it),
         Op::Protect => vspace::protect(core, r, it),
         Op::Configure => dispatcher::configure(core, r, it),
         Op::Resume => dispatcher::resume(core, it),

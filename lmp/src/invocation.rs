@@ -58,6 +58,9 @@ operations! {
     /// Page table: fill entries. w0 = first entry, w1 = frame or next-level table (own space),
     /// w2 = byte offset into the frame, w3 = `MapFlags`, w4 = number of entries, w5 = slot for the mapping.
     Map = 16;
+    /// Page table: unmap. w0 = mapping of entries of this table (own space), which is deleted; the entries are cleared
+    /// with its last copy. `Delete` does the same without the table.
+    Unmap = 18;
     /// Mapping: change access. w0 = `MapFlags`, no more than the frame's rights.
     Protect = 17;
 

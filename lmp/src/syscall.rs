@@ -194,6 +194,11 @@ pub fn vnode_map(
     check(call6(header(table, Op::Map), entry, object, offset, flags.bits(), count, slot).0)
 }
 
+/// Delete `mapping`, of entries of page table `table`, and clear them: the quick way for who has the table at hand.
+pub fn vnode_unmap(table: CPtr, mapping: CPtr) -> SysResult {
+    check(call1(header(table, Op::Unmap), mapping.0 as u64).0)
+}
+
 /// Change the access of a mapping.
 pub fn mapping_protect(mapping: CPtr, flags: MapFlags) -> SysResult {
     check(call1(header(mapping, Op::Protect), flags.bits()).0)

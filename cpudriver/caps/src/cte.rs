@@ -3,6 +3,7 @@
 //! Line 0 of the two cache lines is all that a look-up and an invocation read; line 1 belongs to the
 //! database. A slot of zeroes is empty.
 
+use crate::objects::Unmap;
 use bitflags::bitflags;
 use lmp::objects::{CTE_SIZE, PAGE_SIZE, Space};
 use lmp::{ObjType, Rights};
@@ -232,6 +233,12 @@ impl Mapping {
     pub const KERNEL: u64 = 0;
 
     const LOW: u64 = PAGE_SIZE - 1;
+
+    /// The entries, if the table is of type `table_type` and the mapped object lies at `base`.
+    pub(crate) const fn entries(&self, table_type: ObjType, base: u64) -> Unmap {
+        let Mapping { table, entry, count, offset, .. } = *self;
+        Unmap { table, table_type, entry, count, address: base + offset }
+    }
 
     /// The words in a capability. Table and offset are multiples of the page size, which leaves their low
     /// bits to entry and count.

@@ -5,7 +5,7 @@ use crate::cte::{
     ADDRESS_LIMIT, Capability, CoreId, Cte, Link, Mapping, Mark, Remote, SlotAddr, Slots, position,
 };
 use crate::lookup::{Level, Place};
-use crate::objects::Unmap;
+use crate::objects::{Objects, Unmap};
 use crate::revoke::Revoke;
 use crate::tree::{self, Key, Tree};
 use lmp::objects::{Extent, PAGE_SIZE, Space};
@@ -13,6 +13,9 @@ use lmp::{ObjType, Rights, SysError};
 
 /// Entries of a page table.
 const TABLE_ENTRIES: u32 = 512;
+
+/// How many copies are gone through one by one, before the first is searched for from the root.
+const NEAR_COPIES: u32 = 4;
 
 /// How many objects inside a capability that the kernel puts in are looked at before it is refused.
 const FIT_STEPS: u32 = 32;
@@ -161,11 +164,13 @@ impl CapDb {
         check_destination(slots, dst, cap.ty)?;
         *slots.get_mut(dst.slot) = Cte { cap: Capability { remote: Remote::empty(), ..cap }, ..Cte::EMPTY };
         self.tree.insert_near(slots, dst.slot, src);
-        let same = |s: &SlotAddr| slots.get(*s).cap.is_same_object(&cap);
-        if tree::previous(slots, dst.slot).as_ref().is_none_or(|s| !same(s)) {
-            // The first copy is the one that knows.
-            let remote = tree::next(slots, dst.slot).filter(same).map(|s| slots.get(s).cap.remote);
-            slots.get_mut(dst.slot).cap.remote = remote.unwrap_or_default();
+        // Copies are in the order of their slots, and the first one is the one that knows.
+        if dst.slot < src {
+            let same = |s: &SlotAddr| slots.get(*s).cap.is_same_object(&cap);
+            if tree::previous(slots, dst.slot).as_ref().is_none_or(|s| !same(s)) {
+                let remote = tree::next(slots, dst.slot).filter(same).map(|s| slots.get(s).cap.remote);
+                slots.get_mut(dst.slot).cap.remote = remote.unwrap_or_default();
+            }
         }
         Ok(())
     }
@@ -215,7 +220,34 @@ impl CapDb {
             data: mapping.encode(),
             ..Capability::new(ObjType::Mapping, cap.base, cap.size, self.core).with_rights(cap.rights)
         };
-        self.put(slots, dst.slot, mapping);
+        self.put_near(slots, dst.slot, mapping, object);
+        Ok(())
+    }
+
+    /// Deletes the mapping in `slot`, as [`delete`](Self::delete) does, but for who has its page table, `table`, at hand.
+    /// The entries are cleared with the last copy of the mapping.
+    ///
+    /// Errors: `EmptySlot`, `SlotBusy`; `WrongType` if it is no mapping; `BadArgument` if it is one in another table;
+    /// `RetryThroughMonitor`.
+    pub fn unmap<S: Slots, O: Objects>(
+        &mut self,
+        slots: &mut S,
+        objects: &mut O,
+        slot: SlotAddr,
+        table: &Capability,
+    ) -> Result<(), SysError> {
+        let cap = self.usable(slots, slot)?;
+        let Some(mapping) = cap.mapping() else { return Err(SysError::WrongType) };
+        if (mapping.table, mapping.generation) != (table.base, table.generation()) {
+            return Err(SysError::BadArgument);
+        }
+        if !self.has_copies(slots, slot) {
+            if !cap.remote.is_empty() {
+                return Err(SysError::RetryThroughMonitor);
+            }
+            objects.unmap(&mapping.entries(table.ty, cap.base));
+        }
+        self.remove(slots, slot);
         Ok(())
     }
 
@@ -251,7 +283,7 @@ impl CapDb {
             data: mapping.encode(),
             ..Capability::new(ObjType::Mapping, cap.base, cap.size, self.core).with_rights(cap.rights)
         };
-        self.put(slots, dst.slot, mapping);
+        self.put_near(slots, dst.slot, mapping, object);
         Ok(())
     }
 
@@ -408,15 +440,15 @@ impl CapDb {
 
     /// The page-table entries of `cap`, if it is a mapping and its table still exists.
     pub(crate) fn entries_of<S: Slots>(&self, slots: &S, cap: &Capability) -> Option<Unmap> {
-        let Mapping { table, generation, entry, count, offset } = cap.mapping()?;
-        let table_type = match generation {
+        let mapping = cap.mapping()?;
+        let table_type = match mapping.generation {
             Mapping::KERNEL => ObjType::Pt,
-            _ => match self.find_vnode(slots, table) {
-                Some((table_type, g)) if g == generation => table_type,
+            _ => match self.find_vnode(slots, mapping.table) {
+                Some((table_type, g)) if g == mapping.generation => table_type,
                 _ => return None,
             },
         };
-        Some(Unmap { table, table_type, entry, count, address: cap.base + offset })
+        Some(mapping.entries(table_type, cap.base))
     }
 
     /// The innermost object that contains `address` of `space` in its range, by one of its capabilities.
@@ -458,6 +490,18 @@ impl CapDb {
         self.tree.insert(slots, slot);
     }
 
+    /// [`put`](Self::put) for a capability whose place in the order is close to that in `near`.
+    pub(crate) fn put_near<S: Slots>(
+        &mut self,
+        slots: &mut S,
+        slot: SlotAddr,
+        cap: Capability,
+        near: SlotAddr,
+    ) {
+        *slots.get_mut(slot) = Cte { cap, ..Cte::EMPTY };
+        self.tree.insert_near(slots, slot, near);
+    }
+
     /// Takes the capability in `slot` out of the tree and empties the slot.
     pub(crate) fn remove<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr) {
         self.unmark_deleting(slots, slot);
@@ -492,6 +536,19 @@ impl CapDb {
     /// The relations that the object of `cap` has on other cores.
     pub(crate) fn remote<S: Slots>(&self, slots: &S, cap: &Capability) -> Remote {
         self.leader(slots, cap).map_or(Remote::empty(), |leader| slots.get(leader).cap.remote)
+    }
+
+    /// [`remote`](Self::remote) of the capability in `slot`: a step or two where it has few copies.
+    pub(crate) fn remote_of<S: Slots>(&self, slots: &S, slot: SlotAddr) -> Remote {
+        let cap = &slots.get(slot).cap;
+        let mut first = slot;
+        for _ in 0..NEAR_COPIES {
+            match tree::previous(slots, first) {
+                Some(copy) if slots.get(copy).cap.is_same_object(cap) => first = copy,
+                _ => return slots.get(first).cap.remote,
+            }
+        }
+        self.remote(slots, cap)
     }
 
     /// Whether the object of the capability in `slot` has another capability.

@@ -55,6 +55,12 @@ impl CapDb {
         let cte = slots.get(slot);
         let floor = match (cte.cap.mark, cte.cap.ty) {
             (Mark::Ready, ObjType::Null) => return Err(SysError::EmptySlot),
+            // What goes with nothing else, and in one step.
+            (Mark::Ready, _) if budget.objects > 0 && self.has_copies(slots, slot) => {
+                budget.take_object();
+                self.remove(slots, slot);
+                return Ok(());
+            }
             (Mark::Condemned | Mark::Pinned, _) => return Err(SysError::SlotBusy),
             (Mark::Deleting | Mark::Waiting, _) => cte.node.count,
             (Mark::Ready | Mark::Reserving | Mark::Reserved, _) => self.depth,

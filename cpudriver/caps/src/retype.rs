@@ -61,14 +61,18 @@ impl CapDb {
         budget: &mut Budget,
     ) -> Result<(), SysError> {
         let source = self.source(slots, src)?;
-        let plan = self.plan(slots, &source, dst, request)?;
+        let plan = self.plan(slots, src, &source, dst, request)?;
         if !is_under_way(slots, dst.slot, &plan) {
             self.check_slots(slots, dst.slot, plan.count)?;
-            self.check_range(slots, &source, &plan.products)?;
+            let near = self.check_range(slots, &source, &plan.products)?.unwrap_or(src);
             if zeroes(&plan.products, source.ty)
                 && !objects.accessible(plan.products.base, plan.products.size)
             {
                 return Err(SysError::ForeignMemory);
+            }
+            if plan.count == 1 && self.make_at_once(slots, objects, dst.slot, near, &plan, source.ty, budget)
+            {
+                return Ok(());
             }
             self.reserve(slots, dst.slot, &plan, source.ty);
         }
@@ -81,6 +85,7 @@ impl CapDb {
     fn plan<S: Slots>(
         &self,
         slots: &S,
+        src: SlotAddr,
         source: &Capability,
         dst: Place,
         request: Request,
@@ -89,7 +94,7 @@ impl CapDb {
         if !ty.retypes_from(source.ty) {
             return Err(SysError::BadRetype);
         }
-        if source.owner != self.core() || !self.remote(slots, source).is_empty() {
+        if source.owner != self.core() || !self.remote_of(slots, src).is_empty() {
             return Err(SysError::RetryThroughMonitor);
         }
         if count == 0 || count > L2_SLOTS as u64 || size == 0 {
@@ -125,13 +130,14 @@ impl CapDb {
     }
 
     /// Whether nothing that was made from the source lies in the range of `products`. Mappings of the source
-    /// itself do not count: they share its memory in any case.
+    /// itself do not count: they share its memory in any case. Answers what comes after them in the order, if there is
+    /// something that was found on the way.
     fn check_range<S: Slots>(
         &self,
         slots: &S,
         source: &Capability,
         products: &Capability,
-    ) -> Result<(), SysError> {
+    ) -> Result<Option<SlotAddr>, SysError> {
         let after =
             if has_mappings(source.ty) { Key::after_range(source) } else { Key::after_copies(source) };
         match self.tree.first_reaching(slots, &after, products.position()) {
@@ -141,8 +147,37 @@ impl CapDb {
                     _ => SysError::SlotBusy,
                 })
             }
-            _ => Ok(()),
+            next => Ok(next),
         }
+    }
+
+    /// Makes the only product of `plan` if the budget has all that it takes, without anything that others could see
+    /// in between.
+    #[expect(clippy::too_many_arguments, reason = "all of a request")]
+    fn make_at_once<S: Slots, O: Objects>(
+        &mut self,
+        slots: &mut S,
+        objects: &mut O,
+        slot: SlotAddr,
+        near: SlotAddr,
+        plan: &Plan,
+        source: ObjType,
+        budget: &mut Budget,
+    ) -> bool {
+        let Capability { ty, base, size, .. } = plan.products;
+        let bytes = if zeroes(&plan.products, source) { size } else { 0 };
+        if budget.objects == 0 || budget.bytes < bytes {
+            return false;
+        }
+        budget.take_object();
+        budget.bytes -= bytes;
+        if bytes > 0 {
+            objects.zero(base, bytes);
+        }
+        let data = [self.generation_for(ty), 0, 0];
+        self.put_near(slots, slot, Capability { data, ..plan.products }, near);
+        objects.init(&slots.get(slot).cap);
+        true
     }
 
     fn reserve<S: Slots>(&mut self, slots: &mut S, first: SlotAddr, plan: &Plan, source: ObjType) {

@@ -8,7 +8,7 @@
 use crate::cte::{Capability, Mark, Remote, SlotAddr, Slots};
 use crate::db::{CapDb, is_descendant};
 use crate::objects::{Budget, Objects, Progress};
-use crate::tree::Key;
+use crate::tree::{self, Key};
 use lmp::SysError;
 
 /// A revoke under way.
@@ -60,9 +60,12 @@ impl CapDb {
             }
             None => {
                 if (cap.owner != self.core() && !cap.ty.is_mappable())
-                    || self.remote(slots, &cap).intersects(Remote::COPIES | Remote::DESCENDANTS)
+                    || self.remote_of(slots, slot).intersects(Remote::COPIES | Remote::DESCENDANTS)
                 {
                     return Err(SysError::RetryThroughMonitor);
+                }
+                if self.take_copies(slots, slot, &cap, budget) {
+                    return Ok(());
                 }
                 self.revoke = Some(Revoke {
                     kept: Some(slot),
@@ -76,6 +79,37 @@ impl CapDb {
         self.revoke_step(slots, objects, budget)
     }
 
+    /// Deletes the other copies of the capability `cap` in `slot`, as far as nothing is under way with them: with each,
+    /// nothing goes but its slot's content. Whether nothing is left to be revoked.
+    #[inline]
+    fn take_copies<S: Slots>(
+        &mut self,
+        slots: &mut S,
+        slot: SlotAddr,
+        cap: &Capability,
+        budget: &mut Budget,
+    ) -> bool {
+        let copy =
+            |slots: &S, other: Option<SlotAddr>| other.filter(|s| slots.get(*s).cap.is_same_object(cap));
+        loop {
+            let behind = tree::next(slots, slot);
+            let victim = match copy(slots, behind) {
+                Some(victim) => victim,
+                None => match copy(slots, tree::previous(slots, slot)) {
+                    Some(victim) => victim,
+                    // Behind the copies of an object come its descendants.
+                    None => {
+                        return behind.is_none_or(|s| !is_descendant(cap, &slots.get(s).cap));
+                    }
+                },
+            };
+            if slots.get(victim).cap.mark != Mark::Ready || !budget.take_object() {
+                return false;
+            }
+            self.remove(slots, victim);
+        }
+    }
+
     /// Takes the revoke under way as far as the budget reaches.
     pub(crate) fn revoke_step<S: Slots, O: Objects>(
         &mut self,
@@ -83,6 +117,9 @@ impl CapDb {
         objects: &mut O,
         budget: &mut Budget,
     ) -> Result<(), SysError> {
+        if let Some(Revoke { kept: Some(slot), object, .. }) = self.revoke {
+            self.take_copies(slots, slot, &object, budget);
+        }
         while let Some(revoke) = self.revoke {
             let Some(victim) = self.victim(slots, &revoke) else {
                 if self.empty_condemned(slots, objects, revoke.floor, budget) == Progress::Again {

@@ -69,6 +69,33 @@ impl Key {
     }
 }
 
+/// How the capability in `slot` stands to `key`: the comparison of [`Key`]s, without making one. Positions alone decide
+/// nearly always.
+#[inline(always)]
+fn order<S: Slots>(slots: &S, slot: SlotAddr, key: &Key) -> Ordering {
+    let cap = &slots.get(slot).cap;
+    match cap.position().cmp(&key.position) {
+        Ordering::Equal => order_at(cap, slot, key),
+        other => other,
+    }
+}
+
+/// [`order`] of a capability at the position of `key`.
+#[inline(always)]
+fn order_at(cap: &Capability, slot: SlotAddr, key: &Key) -> Ordering {
+    if cap.size != key.size {
+        return key.size.cmp(&cap.size);
+    }
+    let rank = rank(cap.ty, cap.mark);
+    if rank != key.rank {
+        return rank.cmp(&key.rank);
+    }
+    if cap.ty == ObjType::Mapping && cap.data != key.data {
+        return cap.data.cmp(&key.data);
+    }
+    slot.0.cmp(&key.slot)
+}
+
 impl PartialOrd for Key {
     fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
         Some(self.cmp(other))
@@ -84,6 +111,13 @@ impl Ord for Key {
             .then_with(|| self.data.cmp(&other.data))
             .then_with(|| self.slot.cmp(&other.slot))
     }
+}
+
+/// On which side of its parent a node is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
 }
 
 /// The tree: its root. All else lies in the slots.
@@ -107,10 +141,20 @@ fn max_limit<S: Slots>(slots: &S, link: Link) -> u64 {
 /// Height and greatest limit of the node at `slot`, from its children.
 pub(crate) fn summary<S: Slots>(slots: &S, slot: SlotAddr) -> (u8, u64) {
     let cte = slots.get(slot);
-    let (l, r) = (cte.node.left, cte.node.right);
-    let height = 1 + height(slots, l).max(height(slots, r));
-    let limit = cte.cap.limit().max(max_limit(slots, l)).max(max_limit(slots, r));
-    (height, limit)
+    let (left, right) = (below(slots, cte.node.left), below(slots, cte.node.right));
+    (1 + left.0.max(right.0), cte.cap.limit().max(left.1).max(right.1))
+}
+
+/// Height and greatest limit of a subtree.
+#[inline(always)]
+fn below<S: Slots>(slots: &S, link: Link) -> (u8, u64) {
+    match link.get() {
+        None => (0, 0),
+        Some(slot) => {
+            let node = &slots.get(slot).node;
+            (node.height, node.max_limit)
+        }
+    }
 }
 
 /// Right height minus left height.
@@ -119,13 +163,18 @@ pub(crate) fn balance<S: Slots>(slots: &S, slot: SlotAddr) -> i32 {
     height(slots, node.right) as i32 - height(slots, node.left) as i32
 }
 
-fn refresh<S: Slots>(slots: &mut S, slot: SlotAddr) -> bool {
-    let (height, limit) = summary(slots, slot);
+/// Sets height and greatest limit of the node at `slot` from its children. Answers whether either changed, and the right
+/// height minus the left one.
+#[inline(always)]
+fn refresh<S: Slots>(slots: &mut S, slot: SlotAddr) -> (bool, i32) {
+    let cte = slots.get(slot);
+    let (left, right) = (below(slots, cte.node.left), below(slots, cte.node.right));
+    let (height, limit) = (1 + left.0.max(right.0), cte.cap.limit().max(left.1).max(right.1));
     let node = &mut slots.get_mut(slot).node;
     let changed = node.height != height || node.max_limit != limit;
     node.height = height;
     node.max_limit = limit;
-    changed
+    (changed, i32::from(right.0) - i32::from(left.0))
 }
 
 impl Tree {
@@ -191,8 +240,8 @@ impl Tree {
     fn fix_up<S: Slots>(&mut self, slots: &mut S, from: Link) {
         let mut at = from;
         while let Some(slot) = at.get() {
-            let changed = refresh(slots, slot);
-            let top = match balance(slots, slot) {
+            let (changed, balance_here) = refresh(slots, slot);
+            let top = match balance_here {
                 2.. => {
                     if let Some(r) = slots.get(slot).node.right.get()
                         && balance(slots, r) < 0
@@ -216,39 +265,82 @@ impl Tree {
         }
     }
 
+    /// Restores heights, limits and balance above a new leaf below `parent`, whose capability ends at `limit`. Limits only
+    /// grow, and one turn of subtrees undoes the growth of the rest.
+    fn grow<S: Slots>(&mut self, slots: &mut S, leaf: SlotAddr, parent: Link, limit: u64) {
+        let (mut child, mut at) = (Link::to(leaf), parent);
+        // Height of the subtree at `child`, which has grown to that.
+        let mut height = 1;
+        while let Some(slot) = at.get() {
+            let node = &mut slots.get_mut(slot).node;
+            let had_height = node.height;
+            let up = node.parent;
+            node.max_limit = node.max_limit.max(limit);
+            if had_height > height {
+                return self.raise_limit(slots, up, limit);
+            }
+            let other = if node.left == child { node.right } else { node.left };
+            if below(slots, other).0 + 1 < height {
+                return self.fix_up(slots, at);
+            }
+            height += 1;
+            slots.get_mut(slot).node.height = height;
+            (child, at) = (at, up);
+        }
+    }
+
+    /// Has the subtrees from `at` on upwards reach `limit`.
+    fn raise_limit<S: Slots>(&mut self, slots: &mut S, at: Link, limit: u64) {
+        let mut at = at;
+        while let Some(slot) = at.get() {
+            let node = &mut slots.get_mut(slot).node;
+            if node.max_limit >= limit {
+                return;
+            }
+            node.max_limit = limit;
+            at = node.parent;
+        }
+    }
+
     /// Takes in the capability in `slot`, which is not in the tree.
     pub(crate) fn insert<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr) {
-        self.insert_below(slots, slot, self.root);
-    }
-
-    /// The same from the capability in `near` on, which is in the tree: quick if their places are close together.
-    pub(crate) fn insert_near<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, near: SlotAddr) {
         let new = key(slots, slot);
-        let after = new > key(slots, near);
-        let mut top = near;
-        // Up, until the place is below. Only parents on the other side of it need to be compared.
-        while let Some(up) = slots.get(top).node.parent.get() {
-            let from_left = slots.get(up).node.left == Link::to(top);
-            if from_left == after && (new > key(slots, up)) != after {
-                break;
-            }
-            top = up;
-        }
-        self.insert_below(slots, slot, Link::to(top));
-    }
-
-    /// Takes in the capability in `slot`, whose place is below `top`.
-    fn insert_below<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, top: Link) {
-        let new = key(slots, slot);
-        let mut parent = Link::NONE;
-        let mut at = top;
-        let mut left = false;
+        let (mut parent, mut at, mut side) = (Link::NONE, self.root, Side::Left);
         while let Some(s) = at.get() {
-            left = new < key(slots, s);
             parent = at;
             let node = &slots.get(s).node;
-            at = if left { node.left } else { node.right };
+            (side, at) = if order(slots, s, &new).is_gt() {
+                (Side::Left, node.left)
+            } else {
+                (Side::Right, node.right)
+            };
         }
+        self.attach(slots, slot, parent, side);
+    }
+
+    /// The same, quick if its place is beside the capability in `near`, which is in the tree.
+    pub(crate) fn insert_near<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, near: SlotAddr) {
+        let new = key(slots, slot);
+        let beside = slots.get(near).node;
+        let (parent, side) = if order(slots, near, &new).is_lt() {
+            match next(slots, near) {
+                Some(behind) if order(slots, behind, &new).is_lt() => return self.insert(slots, slot),
+                // What comes next has no left subtree if it is below.
+                Some(behind) if beside.right.get().is_some() => (behind, Side::Left),
+                _ => (near, Side::Right),
+            }
+        } else {
+            match previous(slots, near) {
+                Some(before) if order(slots, before, &new).is_gt() => return self.insert(slots, slot),
+                Some(before) if beside.left.get().is_some() => (before, Side::Right),
+                _ => (near, Side::Left),
+            }
+        };
+        self.attach(slots, slot, Link::to(parent), side);
+    }
+
+    /// Makes the capability in `slot` the child of `parent` (or the root) at a side where that has none.
+    fn attach<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, parent: Link, side: Side) {
         let cte = slots.get_mut(slot);
         let limit = cte.cap.limit();
         cte.node.left = Link::NONE;
@@ -256,18 +348,12 @@ impl Tree {
         cte.node.parent = parent;
         cte.node.height = 1;
         cte.node.max_limit = limit;
-        match parent.get() {
-            None => self.root = Link::to(slot),
-            Some(p) => {
-                let node = &mut slots.get_mut(p).node;
-                if left {
-                    node.left = Link::to(slot);
-                } else {
-                    node.right = Link::to(slot);
-                }
-            }
+        match (parent.get(), side) {
+            (None, _) => self.root = Link::to(slot),
+            (Some(p), Side::Left) => slots.get_mut(p).node.left = Link::to(slot),
+            (Some(p), Side::Right) => slots.get_mut(p).node.right = Link::to(slot),
         }
-        self.fix_up(slots, parent);
+        self.grow(slots, slot, parent, limit);
     }
 
     /// Takes out the capability in `slot`, which is in the tree. Capability and state stay as they are.
@@ -328,7 +414,7 @@ impl Tree {
         let mut at = self.root;
         while let Some(s) = at.get() {
             let node = &slots.get(s).node;
-            if key(slots, s) > *after {
+            if order(slots, s, after).is_gt() {
                 found = Some(s);
                 at = node.left;
             } else {
@@ -348,7 +434,7 @@ impl Tree {
             if cte.node.max_limit <= past {
                 break;
             }
-            if key(slots, s) > *after {
+            if order(slots, s, after).is_gt() {
                 if cte.cap.limit() > past || max_limit(slots, cte.node.right) > past {
                     candidate = Some(s);
                 }
@@ -386,7 +472,7 @@ impl Tree {
             if cte.node.max_limit <= past {
                 break;
             }
-            if key(slots, s) < *before {
+            if order(slots, s, before).is_lt() {
                 if cte.cap.limit() > past || max_limit(slots, cte.node.left) > past {
                     candidate = Some(s);
                 }

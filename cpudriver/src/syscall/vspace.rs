@@ -84,6 +84,15 @@ pub(super) fn map(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> Sy
     Ok(())
 }
 
+pub(super) fn unmap(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
+    if !it.cap.ty.is_vnode() {
+        return Err(SysError::NoSuchOperation);
+    }
+    it.need(Rights::WRITE)?;
+    let slot = core.k.cspace.capability(&Memory, r.cptr(0)?)?;
+    core.db.unmap(&mut Memory, &mut core.k, slot, it.cap)
+}
+
 pub(super) fn protect(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     if it.cap.ty != ObjType::Mapping {
         return Err(SysError::NoSuchOperation);
