@@ -3,7 +3,7 @@
 use crate::cte::{Mark, Slots};
 use crate::db::{CapDb, nests};
 use crate::objects::Budget;
-use crate::tree::{Key, balance, summary};
+use crate::tree::{Key, is_balanced, limit_below};
 use lmp::ObjType;
 
 /// Where an audit goes on. It holds no reference, so the database may change between the steps.
@@ -31,9 +31,9 @@ pub enum AuditError {
     Root,
     /// A child's parent link does not lead back.
     ParentLink,
-    /// A subtree's height or limit is not what its children make it.
+    /// A subtree's greatest limit is not what its children make it.
     Summary,
-    /// The heights of two subtrees differ by more than one.
+    /// The rank of a node is not one or two above those of its children.
     Balance,
     /// A capability stands at the wrong place.
     Order,
@@ -103,10 +103,10 @@ impl CapDb {
                 return Err(AuditError::ParentLink);
             }
         }
-        if summary(slots, slot) != (node.height, node.max_limit) {
+        if limit_below(slots, slot) != node.max_limit {
             return Err(AuditError::Summary);
         }
-        if balance(slots, slot).abs() > 1 {
+        if !is_balanced(slots, slot) {
             return Err(AuditError::Balance);
         }
         let key = Key::new(cap, slot);

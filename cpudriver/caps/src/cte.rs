@@ -271,8 +271,8 @@ pub(crate) struct Node {
     pub(crate) parent: Link,
     /// The greatest limit of any capability in this subtree.
     pub(crate) max_limit: u64,
-    /// Height of this subtree; 1 for a leaf, 0 for a slot that is not in the tree.
-    pub(crate) height: u8,
+    /// Rank in the tree; 1 for a leaf, 0 for a slot that is not in the tree.
+    pub(crate) rank: u8,
     /// How far the operation named by the mark has come.
     pub(crate) phase: Phase,
     /// `Reserving`: number of products. `Deleting`, `Waiting`: length of the list of condemned CNodes to come
@@ -307,7 +307,7 @@ impl Node {
         right: Link::NONE,
         parent: Link::NONE,
         max_limit: 0,
-        height: 0,
+        rank: 0,
         phase: Phase::First,
         count: 0,
         cursor: 0,

@@ -1,14 +1,19 @@
-//! The order of the capabilities: an AVL tree threaded through the slots, with parent links.
+//! The order of the capabilities: a weak AVL tree threaded through the slots, with parent links.
 //!
-//! The order is by [`Key`]: position (space, then base), size from large to small, type (and after all copies,
-//! the reservation of an unfinished retype to that type), a mapping's data, slot address. Objects of one space contain one another or are disjoint, so an object's copies stand next
-//! to each other, its descendants follow right after, and its ancestors come before. Each node also keeps
-//! the greatest limit in its subtree, which finds the object around an address without walking its siblings.
+//! The order is by [`Key`]: position (space, then base), size from large to small, type (and after all copies, the
+//! reservation of an unfinished retype to that type), a mapping's data, slot address. Objects of one space contain one
+//! another or are disjoint, so an object's copies stand next to each other, its descendants follow right after, and its
+//! ancestors come before. Each node also keeps the greatest limit in its subtree, which finds the object around an address
+//! without walking its siblings.
 //!
-//! Nothing recurses; every search and change takes a number of steps proportional to the height, which is at
-//! most 1.44 · log₂ n.
+//! Ranks differ by one or two between parent and child, and a leaf has rank 1 (Haeupler, Sen, Tarjan, "Rank-Balanced
+//! Trees", ACM Transactions on Algorithms 11(4), 2015). Unlike in an AVL tree, what an insertion has promoted stays so when
+//! the same capability goes again: maps and unmaps, copies and deletes in turn change a constant number of ranks on average.
+//!
+//! Nothing recurses; every search and change takes a number of steps proportional to the height, which is at most
+//! 2 · log₂ n, and 1.44 · log₂ n while nothing was deleted.
 
-use crate::cte::{Capability, Link, Mark, SlotAddr, Slots};
+use crate::cte::{Capability, Link, Mark, Node, SlotAddr, Slots};
 use core::cmp::Ordering;
 use lmp::ObjType;
 
@@ -24,7 +29,7 @@ pub struct Key {
 
 /// Where type `ty` stands among the types. A reservation over all of its source, of the same type, is no copy
 /// of it, and stands behind its copies.
-const fn rank(ty: ObjType, mark: Mark) -> u8 {
+const fn type_rank(ty: ObjType, mark: Mark) -> u8 {
     (ty as u8) << 1 | matches!(mark, Mark::Reserving) as u8
 }
 
@@ -35,7 +40,13 @@ impl Key {
     /// The key of the capability `cap` in `slot`.
     pub(crate) fn new(cap: &Capability, slot: SlotAddr) -> Key {
         let data = if cap.ty == ObjType::Mapping { cap.data } else { [0; 3] };
-        Key { position: cap.position(), size: cap.size, rank: rank(cap.ty, cap.mark), data, slot: slot.0 }
+        Key {
+            position: cap.position(),
+            size: cap.size,
+            rank: type_rank(cap.ty, cap.mark),
+            data,
+            slot: slot.0,
+        }
     }
 
     /// Before every copy of `cap`, after everything that comes before them.
@@ -50,12 +61,12 @@ impl Key {
 
     /// After every capability of type `ty` with the range of `cap`, before the other types that follow.
     pub(crate) fn after_type(cap: &Capability, ty: ObjType) -> Key {
-        Key { rank: rank(ty, Mark::Ready) + 2, data: [0; 3], slot: 0, ..Key::new(cap, SlotAddr(0)) }
+        Key { rank: type_rank(ty, Mark::Ready) + 2, data: [0; 3], slot: 0, ..Key::new(cap, SlotAddr(0)) }
     }
 
     /// Before every capability on the range of `cap` with type `ty` or a later one.
     pub(crate) fn before_type(cap: &Capability, ty: ObjType) -> Key {
-        Key { rank: rank(ty, Mark::Ready), data: [0; 3], slot: 0, ..Key::before_copies(cap) }
+        Key { rank: type_rank(ty, Mark::Ready), data: [0; 3], slot: 0, ..Key::before_copies(cap) }
     }
 
     /// After every capability that starts at `position` or before.
@@ -86,7 +97,7 @@ fn order_at(cap: &Capability, slot: SlotAddr, key: &Key) -> Ordering {
     if cap.size != key.size {
         return key.size.cmp(&cap.size);
     }
-    let rank = rank(cap.ty, cap.mark);
+    let rank = type_rank(cap.ty, cap.mark);
     if rank != key.rank {
         return rank.cmp(&key.rank);
     }
@@ -120,6 +131,31 @@ enum Side {
     Right,
 }
 
+impl Side {
+    const fn other(self) -> Side {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
+}
+
+impl Node {
+    fn child(&self, side: Side) -> Link {
+        match side {
+            Side::Left => self.left,
+            Side::Right => self.right,
+        }
+    }
+
+    fn child_mut(&mut self, side: Side) -> &mut Link {
+        match side {
+            Side::Left => &mut self.left,
+            Side::Right => &mut self.right,
+        }
+    }
+}
+
 /// The tree: its root. All else lies in the slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tree {
@@ -130,51 +166,49 @@ fn key<S: Slots>(slots: &S, slot: SlotAddr) -> Key {
     Key::new(&slots.get(slot).cap, slot)
 }
 
-fn height<S: Slots>(slots: &S, link: Link) -> u8 {
-    link.get().map_or(0, |s| slots.get(s).node.height)
-}
-
-fn max_limit<S: Slots>(slots: &S, link: Link) -> u64 {
-    link.get().map_or(0, |s| slots.get(s).node.max_limit)
-}
-
-/// Height and greatest limit of the node at `slot`, from its children.
-pub(crate) fn summary<S: Slots>(slots: &S, slot: SlotAddr) -> (u8, u64) {
-    let cte = slots.get(slot);
-    let (left, right) = (below(slots, cte.node.left), below(slots, cte.node.right));
-    (1 + left.0.max(right.0), cte.cap.limit().max(left.1).max(right.1))
-}
-
-/// Height and greatest limit of a subtree.
+/// Rank and greatest limit of a subtree.
 #[inline(always)]
 fn below<S: Slots>(slots: &S, link: Link) -> (u8, u64) {
     match link.get() {
         None => (0, 0),
         Some(slot) => {
             let node = &slots.get(slot).node;
-            (node.height, node.max_limit)
+            (node.rank, node.max_limit)
         }
     }
 }
 
-/// Right height minus left height.
-pub(crate) fn balance<S: Slots>(slots: &S, slot: SlotAddr) -> i32 {
-    let node = &slots.get(slot).node;
-    height(slots, node.right) as i32 - height(slots, node.left) as i32
+fn rank<S: Slots>(slots: &S, link: Link) -> u8 {
+    below(slots, link).0
 }
 
-/// Sets height and greatest limit of the node at `slot` from its children. Answers whether either changed, and the right
-/// height minus the left one.
+fn max_limit<S: Slots>(slots: &S, link: Link) -> u64 {
+    below(slots, link).1
+}
+
+/// The greatest limit of the subtree at `slot`, from its children.
 #[inline(always)]
-fn refresh<S: Slots>(slots: &mut S, slot: SlotAddr) -> (bool, i32) {
+pub(crate) fn limit_below<S: Slots>(slots: &S, slot: SlotAddr) -> u64 {
     let cte = slots.get(slot);
-    let (left, right) = (below(slots, cte.node.left), below(slots, cte.node.right));
-    let (height, limit) = (1 + left.0.max(right.0), cte.cap.limit().max(left.1).max(right.1));
+    cte.cap.limit().max(max_limit(slots, cte.node.left)).max(max_limit(slots, cte.node.right))
+}
+
+/// Whether the rank of the node at `slot` is one or two above that of each child, and 1 without children.
+pub(crate) fn is_balanced<S: Slots>(slots: &S, slot: SlotAddr) -> bool {
+    let node = &slots.get(slot).node;
+    let (left, right) = (rank(slots, node.left), rank(slots, node.right));
+    let fits = |child: u8| node.rank.checked_sub(child).is_some_and(|above| (1..=2).contains(&above));
+    fits(left) && fits(right) && (left + right > 0 || node.rank == 1)
+}
+
+/// Sets the greatest limit of the node at `slot` from its children. Answers whether it changed.
+#[inline(always)]
+fn refresh<S: Slots>(slots: &mut S, slot: SlotAddr) -> bool {
+    let limit = limit_below(slots, slot);
     let node = &mut slots.get_mut(slot).node;
-    let changed = node.height != height || node.max_limit != limit;
-    node.height = height;
+    let changed = node.max_limit != limit;
     node.max_limit = limit;
-    (changed, i32::from(right.0) - i32::from(left.0))
+    changed
 }
 
 impl Tree {
@@ -202,90 +236,122 @@ impl Tree {
         }
     }
 
-    /// Turns `slot`'s right child into its parent, and returns that.
-    fn rotate_left<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr) -> SlotAddr {
+    /// Turns the child of `slot` on the given side, which there is, into its parent, and returns it.
+    fn rotate<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, side: Side) -> SlotAddr {
         let node = slots.get(slot).node;
-        let Some(up) = node.right.get() else { return slot };
-        let inner = slots.get(up).node.left;
+        let Some(up) = node.child(side).get() else { return slot };
+        let inner = slots.get(up).node.child(side.other());
         self.replace_child(slots, node.parent, slot, Link::to(up));
-        slots.get_mut(slot).node.right = inner;
+        *slots.get_mut(slot).node.child_mut(side) = inner;
         if let Some(i) = inner.get() {
             slots.get_mut(i).node.parent = Link::to(slot);
         }
-        slots.get_mut(up).node.left = Link::to(slot);
+        *slots.get_mut(up).node.child_mut(side.other()) = Link::to(slot);
         slots.get_mut(slot).node.parent = Link::to(up);
         refresh(slots, slot);
         refresh(slots, up);
         up
     }
 
-    /// Turns `slot`'s left child into its parent, and returns that.
-    fn rotate_right<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr) -> SlotAddr {
-        let node = slots.get(slot).node;
-        let Some(up) = node.left.get() else { return slot };
-        let inner = slots.get(up).node.right;
-        self.replace_child(slots, node.parent, slot, Link::to(up));
-        slots.get_mut(slot).node.left = inner;
-        if let Some(i) = inner.get() {
-            slots.get_mut(i).node.parent = Link::to(slot);
-        }
-        slots.get_mut(up).node.right = Link::to(slot);
-        slots.get_mut(slot).node.parent = Link::to(up);
-        refresh(slots, slot);
-        refresh(slots, up);
-        up
-    }
-
-    /// Restores heights, limits and balance from `from` up to the root.
-    fn fix_up<S: Slots>(&mut self, slots: &mut S, from: Link) {
-        let mut at = from;
-        while let Some(slot) = at.get() {
-            let (changed, balance_here) = refresh(slots, slot);
-            let top = match balance_here {
-                2.. => {
-                    if let Some(r) = slots.get(slot).node.right.get()
-                        && balance(slots, r) < 0
-                    {
-                        self.rotate_right(slots, r);
-                    }
-                    self.rotate_left(slots, slot)
-                }
-                ..=-2 => {
-                    if let Some(l) = slots.get(slot).node.left.get()
-                        && balance(slots, l) > 0
-                    {
-                        self.rotate_left(slots, l);
-                    }
-                    self.rotate_right(slots, slot)
-                }
-                _ if !changed => return,
-                _ => slot,
-            };
-            at = slots.get(top).node.parent;
-        }
-    }
-
-    /// Restores heights, limits and balance above a new leaf below `parent`, whose capability ends at `limit`. Limits only
-    /// grow, and one turn of subtrees undoes the growth of the rest.
+    /// Restores ranks and limits above a new leaf below `parent`, whose capability ends at `limit`.
     fn grow<S: Slots>(&mut self, slots: &mut S, leaf: SlotAddr, parent: Link, limit: u64) {
-        let (mut child, mut at) = (Link::to(leaf), parent);
-        // Height of the subtree at `child`, which has grown to that.
-        let mut height = 1;
+        let (mut child, mut at) = (leaf, parent);
+        // The rank of `child`.
+        let mut grown = 1;
         while let Some(slot) = at.get() {
             let node = &mut slots.get_mut(slot).node;
-            let had_height = node.height;
-            let up = node.parent;
             node.max_limit = node.max_limit.max(limit);
-            if had_height > height {
+            let (had, up) = (node.rank, node.parent);
+            if had > grown {
                 return self.raise_limit(slots, up, limit);
             }
-            let other = if node.left == child { node.right } else { node.left };
-            if below(slots, other).0 + 1 < height {
-                return self.fix_up(slots, at);
+            let side = if node.left == Link::to(child) { Side::Left } else { Side::Right };
+            let sibling = node.child(side.other());
+            if had > rank(slots, sibling) + 1 {
+                self.turn_after_growth(slots, slot, child, side);
+                return self.raise_limit(slots, up, limit);
             }
-            height += 1;
-            slots.get_mut(slot).node.height = height;
-            (child, at) = (at, up);
+            grown += 1;
+            slots.get_mut(slot).node.rank = grown;
+            (child, at) = (slot, up);
+        }
+    }
+
+    /// Balances `slot`, whose `child` at `side` has grown to its own rank while the other one is two below.
+    fn turn_after_growth<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, child: SlotAddr, side: Side) {
+        let node = slots.get(child).node;
+        let inner = node.child(side.other());
+        let inner_rank = rank(slots, inner);
+        if let Some(inner) = inner.get()
+            && node.rank == inner_rank + 1
+        {
+            self.rotate(slots, child, side.other());
+            slots.get_mut(inner).node.rank += 1;
+            slots.get_mut(child).node.rank -= 1;
+        }
+        self.rotate(slots, slot, side);
+        slots.get_mut(slot).node.rank -= 1;
+    }
+
+    /// Restores ranks from `from` upwards, below which a capability went.
+    fn shrink<S: Slots>(&mut self, slots: &mut S, from: Link) {
+        let mut at = from;
+        while let Some(slot) = at.get() {
+            let node = slots.get(slot).node;
+            let (left, right) = (rank(slots, node.left), rank(slots, node.right));
+            let (low, side) = if left < right { (left, Side::Right) } else { (right, Side::Left) };
+            at = node.parent;
+            if left.max(right) == 0 {
+                // A leaf.
+                if node.rank == 1 {
+                    return;
+                }
+                slots.get_mut(slot).node.rank = 1;
+                continue;
+            }
+            if node.rank < low + 3 {
+                return;
+            }
+            // The other child is not as low, so there is one.
+            let Some(sibling) = node.child(side).get() else { return };
+            let high = slots.get(sibling).node;
+            slots.get_mut(slot).node.rank -= 1;
+            if node.rank == high.rank + 2 {
+                continue;
+            }
+            let outer = rank(slots, high.child(side));
+            let inner_link = high.child(side.other());
+            let inner = rank(slots, inner_link);
+            if high.rank == outer + 2 && high.rank == inner + 2 {
+                slots.get_mut(sibling).node.rank -= 1;
+                continue;
+            }
+            if high.rank == outer + 1 {
+                self.rotate(slots, slot, side);
+                slots.get_mut(sibling).node.rank += 1;
+                // Left without children it is a leaf.
+                if low == 0 && inner == 0 {
+                    slots.get_mut(slot).node.rank = 1;
+                }
+            } else if let Some(inner) = inner_link.get() {
+                self.rotate(slots, sibling, side.other());
+                self.rotate(slots, slot, side);
+                slots.get_mut(inner).node.rank += 2;
+                slots.get_mut(sibling).node.rank -= 1;
+                slots.get_mut(slot).node.rank -= 1;
+            }
+            return;
+        }
+    }
+
+    /// Restores limits from `from` upwards, below which one fell.
+    fn lower_limit<S: Slots>(&mut self, slots: &mut S, from: Link) {
+        let mut at = from;
+        while let Some(slot) = at.get() {
+            if !refresh(slots, slot) {
+                return;
+            }
+            at = slots.get(slot).node.parent;
         }
     }
 
@@ -346,7 +412,7 @@ impl Tree {
         cte.node.left = Link::NONE;
         cte.node.right = Link::NONE;
         cte.node.parent = parent;
-        cte.node.height = 1;
+        cte.node.rank = 1;
         cte.node.max_limit = limit;
         match (parent.get(), side) {
             (None, _) => self.root = Link::to(slot),
@@ -385,7 +451,7 @@ impl Tree {
                 self.replace_child(slots, node.parent, slot, Link::to(next));
                 // Until the walks below set them right, it answers for what its ancestors last saw there.
                 let moved = &mut slots.get_mut(next).node;
-                moved.height = node.height;
+                moved.rank = node.rank;
                 moved.max_limit = node.max_limit;
                 replacement = Link::to(next);
                 start
@@ -395,17 +461,18 @@ impl Tree {
         gone.left = Link::NONE;
         gone.right = Link::NONE;
         gone.parent = Link::NONE;
-        gone.height = 0;
+        gone.rank = 0;
         gone.max_limit = 0;
-        self.fix_up(slots, start);
+        self.lower_limit(slots, start);
         // The first walk may have ended below the replacement.
-        self.fix_up(slots, replacement);
+        self.lower_limit(slots, replacement);
+        self.shrink(slots, start);
     }
 
     /// Sets the size of the capability in `slot`, which must not change its place in the order.
     pub(crate) fn resize<S: Slots>(&mut self, slots: &mut S, slot: SlotAddr, size: u64) {
         slots.get_mut(slot).cap.size = size;
-        self.fix_up(slots, Link::to(slot));
+        self.lower_limit(slots, Link::to(slot));
     }
 
     /// The first capability after `after` in the order.

@@ -287,7 +287,8 @@ fn an_unfinished_retype_is_given_up_by_deleting_any_of_its_slots() {
         m.step(Budget::ENTRY, |db, s, k, b| db.retype(s, k, dst, src.slot, r, b)).unwrap_err();
         assert_eq!(m.delete(slot_at(victim)), Ok(()));
         m.kernel.events.clear();
-        assert!(m.arena == fresh.arena && m.db == fresh.db);
+        // Ranks in the tree may tell of what was there; nothing else does.
+        assert!(m.arena.caps().eq(fresh.arena.caps()) && m.db == fresh.db);
     }
 }
 
