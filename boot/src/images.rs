@@ -26,8 +26,8 @@ use crate::qemu::BootFiles;
 use crate::{Error, Result};
 
 /// The packages whose binaries make up the OS. Each binary becomes a boot module of its name.
-pub const PACKAGES: [&str; 7] =
-    ["cpudriver", "init", "monitor", "console", "skb-service", "bench", "selftest"];
+pub const PACKAGES: [&str; 8] =
+    ["cpudriver", "init", "monitor", "console", "skb-service", "mem", "bench", "selftest"];
 
 /// The binary that boots, and that further cores get their instances of.
 const KERNEL: &str = "cpudriver";

@@ -109,6 +109,9 @@ pub mod task {
     /// The endpoint of this core's monitor, badged with the domain's number; empty for `init` until it has
     /// started the monitor.
     pub const MONITOR: CPtr = CPtr::new(0, 11);
+    /// The endpoint of this core's memory server, badged with the domain's number; empty if the domain has to do with
+    /// the RAM that its parent gave it.
+    pub const MEMORY: CPtr = CPtr::new(0, 12);
     /// The first slot whose meaning is between a domain and its parent.
     pub const FIRST_FREE: CPtr = CPtr::new(0, 32);
 

@@ -1,6 +1,6 @@
 //! The heap: an allocator over a range of addresses that pages itself in.
 //!
-//! The allocator extends its range in steps; the first touch of a page there faults, and `memory::page_in`
+//! The allocator extends its range in steps, for which there must be RAM, from the memory server if need be; the first touch of a page there faults, and `memory::page_in`
 //! maps 64 KiB at a time.
 
 use core::alloc::Layout;
@@ -37,9 +37,7 @@ impl OomHandler for Grow {
         let bytes = needed.next_multiple_of(PAGE_IN).max(STEP);
         let new = old.checked_add(bytes).filter(|&top| top <= layout::HEAP_TOP).ok_or(())?;
         // Refused here it is an allocation error; refused at the fault it would be the end of the domain.
-        if memory::stats().free < needed + PAGE_IN {
-            return Err(());
-        }
+        memory::reserve(needed + PAGE_IN).map_err(|_| ())?;
         LIMIT.set(new);
         let wanted = Span::new(base as *mut u8, new as *mut u8);
         // SAFETY: the addresses up to `LIMIT` are the heap's alone and are paged in at first touch. `heap` is

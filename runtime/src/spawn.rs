@@ -190,6 +190,12 @@ impl<'a> DomainBuilder<'a> {
         self.grant_less(task::MONITOR, endpoint, Rights::WRITE | Rights::GRANT, id)
     }
 
+    /// A memory server to ask for more RAM, by the capability `endpoint` of its endpoint, at which this domain's number
+    /// is `id`.
+    pub fn memory_server(self, endpoint: CPtr, id: u64) -> Self {
+        self.grant_less(task::MEMORY, endpoint, Rights::WRITE, id)
+    }
+
     /// A console stream to print on.
     pub fn stream(mut self, stream: StreamGrant) -> Self {
         self.stream = Some(stream);

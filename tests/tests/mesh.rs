@@ -39,6 +39,12 @@ fn assert_all_back(run: &Run, core: u32) {
     let last = taken_down.iter().filter(|note| note.detail.as_deref() == Some(left));
     let free: BTreeSet<u64> = last.filter_map(|note| note.value).collect();
     assert_eq!(free.len(), 1, "bytes free on core {core} with {left}: {free:?}");
+    if core > 0 {
+        let notes = on_core(EventKind::Note).filter(|note| note.name.as_deref() == Some("lent-memory"));
+        let last = notes.filter(|note| note.detail.as_deref() == Some(left));
+        let lent: BTreeSet<u64> = last.filter_map(|note| note.value).collect();
+        assert_eq!(lent, BTreeSet::from([0]), "bytes that the memory server of core {core} lent with {left}");
+    }
 }
 
 /// The machine for the scenario.

@@ -4,7 +4,8 @@
 use std::process::{Command, Stdio};
 
 /// Those that have tests.
-const CRATES: [&str; 6] = ["boot-freestanding", "console", "init", "monitor", "runtime", "skb-service"];
+const CRATES: [&str; 7] =
+    ["boot-freestanding", "console", "init", "mem", "monitor", "runtime", "skb-service"];
 
 #[test]
 fn the_crates_of_the_os_pass_their_own_tests() {

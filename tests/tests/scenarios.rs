@@ -149,6 +149,33 @@ fn spawning_on_every_core() {
     }
 }
 
+/// What domains take from the memory servers of all cores and give back, what they cannot have, and a thousand killed in
+/// the middle of it: of none anything stays.
+#[test]
+fn memory_servers_on_every_core() {
+    const MEMSERV: usize = 1 + 6 + 1 + 1 + 1 + 1;
+    let boot = Boot {
+        cores: 4,
+        nodes: Nodes::Even(4),
+        memory_mib: 512,
+        ..machine("scenario=memserv exit=1", Cpu::Usual)
+    };
+    let run = checked(&boot, MEMSERV);
+    let started = run.events(EventKind::DomainStarted);
+    for core in 0..4 {
+        let guests = |e: &&&results::host::Event| {
+            e.core == Some(core) && e.name.as_deref() == Some("test_memserv_guest")
+        };
+        assert!(started.iter().filter(guests).count() > 250, "core {core} makes its part of the domains");
+        // `init` writes what its memory server lent whenever a domain is gone.
+        let lent = run
+            .events(EventKind::Note)
+            .into_iter()
+            .rfind(|e| e.core == Some(core) && e.name.as_deref() == Some("lent-memory"));
+        assert_eq!(lent.and_then(|note| note.value), Some(0), "bytes of core {core} that did not come back");
+    }
+}
+
 /// Endless loops, enabled and disabled.
 #[test]
 fn hogs() {

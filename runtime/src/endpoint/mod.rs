@@ -180,6 +180,22 @@ fn save_reply() -> Result<(), EndpointError> {
     REPLIES.with(|replies| replies.borrow_mut().save())
 }
 
+/// Deletes a right to answer, if it is there still, and gives its slot back.
+fn discard(slot: CPtr) {
+    let _ = syscall::cap_delete(task::ROOT, slot);
+    memory::free_slot(slot);
+}
+
+/// Gives up the right that the dispatcher holds, so that the caller does not wait for the next call that is received.
+fn give_up_held() {
+    // Without a slot the right goes with that.
+    if let Ok(slot) = memory::slot() {
+        // It is gone already if the caller waits no more.
+        let _ = message::save_reply(slot);
+        discard(slot);
+    }
+}
+
 impl ReplyRight {
     fn received() -> ReplyRight {
         REPLIES.with(|replies| {
@@ -210,16 +226,18 @@ impl ReplyRight {
     /// Answers the call with `words` and perhaps a copy of the capability `cap`.
     ///
     /// # Errors
-    /// If the caller waits no more, or took no capability, or there are more than [`WORDS_MAX`] words.
+    /// If the caller waits no more, or took no capability, or there are more than [`WORDS_MAX`] words. A caller that
+    /// still waits is told that no answer comes.
     pub fn answer(self, words: &[u64], cap: Option<CPtr>) -> Result<(), EndpointError> {
         // From here on this function uses the right up.
         let this = ManuallyDrop::new(self);
         let slot = this.take();
         let result = message::reply_with(slot.unwrap_or(task::DISPATCHER), words, cargo(cap));
-        if let Some(slot) = slot {
+        match slot {
             // It is empty unless the answer was refused: then the caller learns that none comes.
-            let _ = syscall::cap_delete(task::ROOT, slot);
-            memory::free_slot(slot);
+            Some(slot) => discard(slot),
+            None if result.is_err() => give_up_held(),
+            None => {}
         }
         result.map_err(refused("answering a call"))
     }
@@ -232,8 +250,7 @@ impl Drop for ReplyRight {
             let _ = save_reply();
         }
         if let Some(slot) = self.take() {
-            let _ = syscall::cap_delete(task::ROOT, slot);
-            memory::free_slot(slot);
+            discard(slot);
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! * [`monitor`]: every domain and its core's monitor;
 //! * [`spawn`]: the monitor and `init`, which makes and ends the domains of its core;
+//! * [`mem`]: every domain and its core's memory server, which lends RAM;
 //! * [`skb`]: the first core's monitor and the system knowledge base, which places memory and keeps names.
 //!
 //! Each protocol is a table of methods. A request's word 0 is the method; an answer's word 0 is 0 or the code of
 //! the error. Names are 4 words of UTF-8, zero-padded ([`pack`]).
 
+pub mod mem;
 pub mod monitor;
 pub mod skb;
 pub mod spawn;

@@ -99,6 +99,11 @@ impl<const N: usize> Extents<N> {
         }
     }
 
+    /// Whether a range that is freed may find no place in the table.
+    pub fn is_full(&self) -> bool {
+        self.free.is_full()
+    }
+
     /// Units that are free.
     pub fn free_units(&self) -> u64 {
         self.free.iter().map(|e| e.len).sum()

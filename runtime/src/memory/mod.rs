@@ -1,13 +1,18 @@
 //! RAM, capability slots and the address space of this domain.
 //!
 //! [`allocate`] makes kernel objects and frames straight from the domain's RAM capabilities, [`free`] deletes
-//! them and gives the RAM back; [`stats`] accounts for every byte. [`map`] puts frames into the address space.
-//! The heap and the stack page themselves in.
+//! them and gives the RAM back; [`stats`] accounts for every byte. [`map`] puts frames into the address space,
+//! [`map_guarded`] with nothing on either side. The heap and the stack page themselves in.
+//!
+//! A domain starts with the RAM that its parent gave it. When that is used up, the core's memory server is asked for
+//! more, in pieces that become larger each time; [`trim`] gives those back that are wholly free again. What is left
+//! the server takes back itself when the domain has ended. A domain without a memory server has to do with what it got.
 //!
 //! All state lies in a static and none in the heap, because faults of the heap are resolved from it. The
 //! parts without system calls are pure and tested on the host.
 
 mod extents;
+mod server;
 mod slots;
 mod tables;
 
@@ -22,7 +27,11 @@ use lmp::objects::{CTE_SIZE, Extent, PAGE_SIZE};
 use lmp::start::StartInfo;
 use lmp::{CPtr, ObjType, SlotRef, SysError, layout, syscall};
 
+use crate::interface::mem::{GRANULE, MemError, PIECES_MAX};
+use server::Refusal;
+
 pub use extents::Extents;
+pub use server::usage;
 pub use slots::Slots;
 pub use tables::{LARGE_PAGE, Run, Source, Tables, base_page_runs, runs};
 
@@ -41,6 +50,14 @@ const STACK_RESERVE: u64 = 16 << 10;
 /// The first slot of the task CNode that is the runtime's own: those before are for the parent's gifts.
 pub const FIRST_OWN_TASK_SLOT: u32 = 128;
 
+/// The first of the slots for RAM of the memory server. They are set aside: a slot that had to be found when RAM has run
+/// out might need RAM itself.
+const LENT_SLOTS: CPtr = CPtr::new(0, FIRST_OWN_TASK_SLOT);
+
+/// The least and the most that the memory server is asked for at a time, in bytes, unless it is for one object.
+const LEAST_PIECE: u64 = 256 << 10;
+const LARGEST_PIECE: u64 = 4 << 20;
+
 /// Why memory or address space was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -51,6 +68,13 @@ pub enum MemoryError {
         bytes: u64,
         /// Alignment wanted, in bytes.
         align: u64,
+    },
+    /// The domain has used up its RAM, and its memory server refuses more.
+    NotLent {
+        /// Bytes wanted.
+        bytes: u64,
+        /// Why not.
+        cause: MemError,
     },
     /// All slots are taken and no further CNode could be made.
     OutOfSlots,
@@ -88,6 +112,9 @@ impl fmt::Display for MemoryError {
         match self {
             Self::OutOfRam { bytes, align } => {
                 write!(f, "out of RAM: no free {bytes} bytes aligned to {align}; give the domain more memory")
+            }
+            Self::NotLent { bytes, cause } => {
+                write!(f, "out of RAM: no free {bytes} bytes, and the memory server lends none: {cause}")
             }
             Self::OutOfSlots => f.write_str("out of capability slots: free some, or enlarge the L1 CNode"),
             Self::TooManySources => write!(f, "a domain manages at most {MAX_SOURCES} RAM capabilities"),
@@ -130,6 +157,8 @@ pub struct Mapped {
     pub address: u64,
     /// Bytes.
     pub len: u64,
+    /// Bytes on either side that stay unmapped.
+    guard: u64,
     mappings: ArrayVec<CPtr, MAX_RUNS>,
 }
 
@@ -146,8 +175,10 @@ const MAX_RUNS: usize = 16;
 /// The account of the domain's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stats {
-    /// Bytes of RAM given to the domain.
+    /// Bytes of RAM given to the domain, and lent by the memory server.
     pub total: u64,
+    /// Bytes that the memory server has lent.
+    pub lent: u64,
     /// Bytes that are free.
     pub free: u64,
     /// The longest free range, in bytes.
@@ -170,6 +201,10 @@ struct RamSource {
 /// RAM and slots: what page tables are made of.
 struct Store {
     sources: ArrayVec<RamSource, MAX_SOURCES>,
+    /// The pieces of the memory server, each by the number of its slot. As sources they count from [`MAX_SOURCES`] on.
+    lent: [Option<RamSource>; PIECES_MAX],
+    /// Bytes of the piece to ask for next, if more than the least.
+    next_piece: u64,
     ram: Extents<MAX_EXTENTS>,
     slots: Slots,
     /// L1 slots not yet used for a CNode.
@@ -197,6 +232,8 @@ static STATE: State = State {
     memory: UnsafeCell::new(Memory {
         store: Store {
             sources: ArrayVec::new_const(),
+            lent: [None; PIECES_MAX],
+            next_piece: 0,
             ram: Extents::new(),
             slots: Slots::new(),
             l1_free: 0..0,
@@ -237,23 +274,65 @@ fn refused(operation: &'static str) -> impl Fn(SysError) -> MemoryError {
 
 impl Store {
     fn add_source(&mut self, cap: CPtr) -> Result<(), MemoryError> {
-        let info = syscall::cap_identify(task::ROOT, cap).map_err(refused("looking at a RAM capability"))?;
-        if info.ty != ObjType::Ram {
-            return Err(MemoryError::Refused { operation: "adding RAM", cause: SysError::WrongType });
-        }
-        let source = RamSource { cap, base: info.base, size: info.size };
+        let source = look_at(cap)?;
         let number = self.sources.len() as u32;
         self.sources.try_push(source).map_err(|_| MemoryError::TooManySources)?;
-        self.ram.free(info.base, info.size, number);
+        self.ram.free(source.base, source.size, number);
         Ok(())
     }
 
     fn source_of(&self, physical: u64) -> Option<(u32, RamSource)> {
-        self.sources
-            .iter()
-            .enumerate()
-            .find(|(_, s)| physical >= s.base && physical - s.base < s.size)
-            .map(|(i, s)| (i as u32, *s))
+        let given = self.sources.iter().enumerate().map(|(i, s)| (i, *s));
+        let lent = self.lent.iter().enumerate().filter_map(|(i, s)| Some((MAX_SOURCES + i, (*s)?)));
+        let has = |s: &RamSource| physical >= s.base && physical - s.base < s.size;
+        given.chain(lent).find(|(_, s)| has(s)).map(|(i, s)| (i as u32, s))
+    }
+
+    /// Asks the memory server for RAM in which there is room for `size` bytes aligned to `align`, and more if it can be.
+    fn grow(&mut self, size: u64, align: u64) -> Result<(), MemoryError> {
+        let out = MemoryError::OutOfRam { bytes: size, align };
+        // In a full table the new range would be lost.
+        let place = self.lent.iter().position(Option::is_none).filter(|_| !self.ram.is_full());
+        let place = place.ok_or(out)?;
+        let cap = LENT_SLOTS.offset(place as u32);
+        let needed = size.checked_next_multiple_of(GRANULE).ok_or(out)?;
+        let mut bytes = self.next_piece.clamp(LEAST_PIECE, LARGEST_PIECE).max(needed);
+        while let Err(refusal) = server::allocate(bytes, align, cap) {
+            if !refusal.is_about_size() || bytes == needed {
+                return Err(match refusal {
+                    Refusal::NoServer => out,
+                    Refusal::Server(cause) => MemoryError::NotLent { bytes: size, cause },
+                    Refusal::Call(cause) => {
+                        MemoryError::Refused { operation: "asking the memory server for RAM", cause }
+                    }
+                });
+            }
+            bytes = (bytes / 2).next_multiple_of(GRANULE).max(needed);
+        }
+        let source = look_at(cap)?;
+        self.lent[place] = Some(source);
+        self.next_piece = 2 * bytes;
+        self.ram.free(source.base, source.size, (MAX_SOURCES + place) as u32);
+        Ok(())
+    }
+
+    /// Gives the pieces back of which everything is free; their bytes.
+    fn trim(&mut self) -> u64 {
+        let mut bytes = 0;
+        for place in 0..PIECES_MAX {
+            let Some(RamSource { base, size, .. }) = self.lent[place] else { continue };
+            if self.ram.allocate(size, 1, &(base..base + size)).is_none() {
+                continue;
+            }
+            if server::free(base).is_ok() {
+                self.lent[place] = None;
+                self.next_piece = 0;
+                bytes += size;
+            } else {
+                self.ram.free(base, size, (MAX_SOURCES + place) as u32);
+            }
+        }
+        bytes
     }
 
     /// Makes one object of `size` bytes in `slot`.
@@ -266,7 +345,14 @@ impl Store {
         within: &Range<u64>,
     ) -> Result<u64, MemoryError> {
         let out = MemoryError::OutOfRam { bytes: size, align };
-        let physical = self.ram.allocate(size, align, within).ok_or(out)?;
+        let mut place = self.ram.allocate(size, align, within);
+        if place.is_none() && *within == ANYWHERE {
+            // No RAM is made of all the RAM of a source, so there must be more than that.
+            let more = u64::from(ty == ObjType::Ram);
+            self.grow(size.checked_add(more).ok_or(out)?, align)?;
+            place = self.ram.allocate(size, align, within);
+        }
+        let physical = place.ok_or(out)?;
         let (number, source) = self.source_of(physical).ok_or(out)?;
         match syscall::cap_retype(task::ROOT, slot, source.cap, ty, physical - source.base, size, 1) {
             Ok(()) => Ok(physical),
@@ -310,6 +396,15 @@ impl Store {
     }
 }
 
+/// The RAM that `cap` is a capability of.
+fn look_at(cap: CPtr) -> Result<RamSource, MemoryError> {
+    let info = syscall::cap_identify(task::ROOT, cap).map_err(refused("looking at a RAM capability"))?;
+    match info.ty {
+        ObjType::Ram => Ok(RamSource { cap, base: info.base, size: info.size }),
+        _ => Err(MemoryError::Refused { operation: "adding RAM", cause: SysError::WrongType }),
+    }
+}
+
 impl Source for Store {
     fn table(&mut self, ty: ObjType) -> Result<CPtr, MemoryError> {
         self.allocate(ty, 0, 1, &ANYWHERE).map(|object| object.cap)
@@ -349,7 +444,7 @@ pub fn object_align(ty: ObjType) -> u64 {
 pub(crate) fn init(info: &StartInfo) {
     let _ = with(|m| {
         let is_init = info.ram_caps > 0;
-        m.store.slots.add(0, FIRST_OWN_TASK_SLOT);
+        m.store.slots.add(0, FIRST_OWN_TASK_SLOT + PIECES_MAX as u32);
         // An L1 CNode too small to be looked at has no slots to spare either.
         let slots = syscall::cap_identify(task::ROOT, task::ROOT).map_or(0, |i| i.size / CTE_SIZE) as u32;
         m.store.l1_free = if is_init { init_l1::FIRST_FREE..slots } else { domain_l1::FIRST_FREE..slots };
@@ -361,7 +456,8 @@ pub(crate) fn init(info: &StartInfo) {
             m.store.add_source(task::RAM)?;
         }
         m.space.set_root(task::VSPACE);
-        m.holes.free(layout::MAP_BASE, layout::MAP_TOP - layout::MAP_BASE, 0);
+        // A page on either side stays unmapped: the heap ends where these addresses begin.
+        m.holes.free(layout::MAP_BASE + PAGE_SIZE, layout::MAP_TOP - layout::MAP_BASE - 2 * PAGE_SIZE, 0);
         let stack_table =
             if is_init { CPtr::new(init_l1::IMAGE, image::PT_STACK) } else { task::STACK_TABLE };
         if syscall::cap_identify(task::ROOT, stack_table).is_ok_and(|i| i.ty == ObjType::Pt) {
@@ -398,6 +494,20 @@ pub(crate) fn page_in(address: u64) -> bool {
 /// If `cap` is no RAM or the table of RAM capabilities is full.
 pub fn add_ram(cap: CPtr) -> Result<(), MemoryError> {
     with(|m| m.store.add_source(cap))
+}
+
+/// Sees to it that `bytes` bytes of RAM are free, in whatever ranges: those that the domain has, or more from the memory
+/// server.
+pub(crate) fn reserve(bytes: u64) -> Result<(), MemoryError> {
+    with(|m| match bytes.checked_sub(m.store.ram.free_units()).filter(|&missing| missing > 0) {
+        Some(missing) => m.store.grow(missing, 1),
+        None => Ok(()),
+    })
+}
+
+/// Gives back to the memory server what it has lent and what is wholly free again; the bytes.
+pub fn trim() -> u64 {
+    with(|m| Ok(m.store.trim())).unwrap_or(0)
 }
 
 /// Makes an object of `ty`, of at least `size` bytes where the type leaves a choice.
@@ -481,14 +591,43 @@ pub fn free_slot(slot: CPtr) {
 /// # Errors
 /// If addresses, tables or slots are used up, or the CPU driver refuses; nothing stays mapped then.
 pub fn map(frame: CPtr, offset: u64, len: u64, flags: MapFlags) -> Result<Mapped, MemoryError> {
+    map_between(Guard::None, frame, offset, len, flags)
+}
+
+/// [`map`] with at least a page on either side that stays unmapped: who runs past the end faults there.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_guarded(frame: CPtr, offset: u64, len: u64, flags: MapFlags) -> Result<Mapped, MemoryError> {
+    map_between(Guard::Pages, frame, offset, len, flags)
+}
+
+/// What is on either side of a mapping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Whatever there may be.
+    None,
+    /// Nothing, for as long as it is mapped.
+    Pages,
+}
+
+fn map_between(
+    guard: Guard,
+    frame: CPtr,
+    offset: u64,
+    len: u64,
+    flags: MapFlags,
+) -> Result<Mapped, MemoryError> {
     let info = syscall::cap_identify(task::ROOT, frame).map_err(refused("looking at a frame"))?;
     let len = len.next_multiple_of(PAGE_SIZE);
     let physical = info.base + offset;
     let align = if physical.is_multiple_of(LARGE_PAGE) && len >= LARGE_PAGE { LARGE_PAGE } else { PAGE_SIZE };
+    // As much as the alignment, so that the mapping is aligned too.
+    let guard = if guard == Guard::Pages { align } else { 0 };
     with(|m| {
-        let address =
-            m.holes.allocate(len, align, &ANYWHERE).ok_or(MemoryError::OutOfAddresses { bytes: len })?;
-        let mut mapped = Mapped { address, len, mappings: ArrayVec::new() };
+        let full = MemoryError::OutOfAddresses { bytes: len };
+        let address = m.holes.allocate(len + 2 * guard, align, &ANYWHERE).ok_or(full)? + guard;
+        let mut mapped = Mapped { address, len, guard, mappings: ArrayVec::new() };
         let space = &m.space;
         // One more than there is room for, which tells that there are too many.
         let all: ArrayVec<Run, { MAX_RUNS + 1 }> =
@@ -532,7 +671,7 @@ fn take_down(m: &mut Memory, mapped: Mapped) {
         }
     }
     if all_gone {
-        m.holes.free(mapped.address, mapped.len, 0);
+        m.holes.free(mapped.address - mapped.guard, mapped.len + 2 * mapped.guard, 0);
     }
 }
 
@@ -562,10 +701,12 @@ pub fn window() -> Result<Window, MemoryError> {
 
 /// The account of the domain's memory.
 pub fn stats() -> Stats {
-    let empty = Stats { total: 0, free: 0, longest: 0, lost: 0, free_slots: 0, cnodes: 0 };
+    let empty = Stats { total: 0, lent: 0, free: 0, longest: 0, lost: 0, free_slots: 0, cnodes: 0 };
     with(|m| {
+        let lent = m.store.lent.iter().flatten().map(|s| s.size).sum();
         Ok(Stats {
-            total: m.store.sources.iter().map(|s| s.size).sum(),
+            total: m.store.sources.iter().map(|s| s.size).sum::<u64>() + lent,
+            lent,
             free: m.store.ram.free_units(),
             longest: m.store.ram.longest(),
             lost: m.store.ram.lost(),

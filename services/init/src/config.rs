@@ -77,7 +77,7 @@ pub const MORE_MEMORY: u64 = 144 << 20;
 const SPAWNING: [&str; 4] = ["bench_spawn", "bench_yield", "bench_lmp_pingpong", "bench_lmp_cap"];
 
 /// Tests that have domains made by the monitor.
-const ORDERING: [&str; 2] = ["test_spawning", "test_mesh"];
+const ORDERING: [&str; 3] = ["test_spawning", "test_memserv", "test_mesh"];
 
 impl Needs {
     /// What the domain of this module needs.

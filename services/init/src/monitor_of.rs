@@ -1,4 +1,4 @@
-//! Starting a monitor: what every core's gets.
+//! Starting a monitor: what every core's gets. The core's memory server comes with it.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,6 +8,7 @@ use monitor::handover::slot;
 use runtime::memory;
 use runtime::spawn::DomainBuilder;
 
+use crate::memory_of;
 use crate::spawner::Spawner;
 
 /// Starts the core's monitor, `dress` adding what depends on the core; domains are made from then on.
@@ -28,5 +29,5 @@ pub(crate) fn start(
         dress(b)
     })?;
     spawner.set_monitor(endpoint);
-    Ok(())
+    memory_of::start(spawner)
 }

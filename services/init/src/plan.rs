@@ -10,6 +10,7 @@ use core::fmt;
 use core::ops::Range;
 
 use lmp::objects::HANDOVER_GRANULARITY;
+use runtime::interface::mem::GRANULE;
 use skb::{Core, NodeId, Topology};
 
 /// The least RAM for a core's user space, in bytes: its `init` and its monitor.
@@ -23,6 +24,15 @@ pub const FIXED: u64 = 2 * HANDOVER_GRANULARITY;
 pub const LEAST_FIRST: u64 = 36 << 20;
 /// What stays with the first core where there is enough, in bytes: room for a few more domains.
 pub const USUAL_FIRST: u64 = 48 << 20;
+
+/// What a core's memory server lends at most, in bytes: where a core keeps more, that is for a domain that needs it.
+pub const USUAL_POOL: u64 = 8 << 20;
+
+/// What a core's memory server lends, in bytes, of the `free` bytes that the core has left when its services run: a
+/// quarter, and at most [`USUAL_POOL`]. The rest is what domains start with.
+pub fn pool(free: u64) -> u64 {
+    (free / 4 / GRANULE * GRANULE).min(USUAL_POOL)
+}
 
 /// The memory of a further core.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -394,6 +404,12 @@ mod tests {
             "3 cores need at least 52 MiB of free memory and there are 116: they lie in pieces that are too \
              small; use fewer cores"
         );
+    }
+
+    #[test]
+    fn a_quarter_is_lent() {
+        assert_eq!((pool(8 * MIB), pool(GIB)), (2 * MIB, USUAL_POOL));
+        assert_eq!((pool(0), pool(GRANULE), pool(5 * GRANULE)), (0, 0, GRANULE));
     }
 
     #[test]

@@ -26,11 +26,17 @@ use runtime::memory;
 use runtime::spawn::{Child, DomainBuilder, End};
 use runtime::{Env, output, println};
 
+use crate::memory_of;
 use crate::streams::Streams;
 
 /// How often a spawn is tried again that found no console stream, a millisecond apart: the console needs its time to
 /// print what ended domains left.
 const STREAM_PATIENCE: u32 = 5_000;
+
+/// Why no domain can be made any more.
+const NO_NUMBER: &str = "all numbers of domains were given out";
+/// Why no domain can be made yet.
+const NO_MONITOR: &str = "there is no monitor";
 
 /// Words of a report.
 const REPORT_WORDS: usize = 6;
@@ -116,6 +122,8 @@ pub(crate) struct Spawner {
     roster: Roster<Resident>,
     /// The endpoint of this core's monitor, once that was started.
     monitor: Option<CPtr>,
+    /// The endpoint of this core's memory server, once that was started.
+    memory_server: Option<CPtr>,
     /// Reports for which the monitor had no room.
     reports: VecDeque<[u64; REPORT_WORDS]>,
     waiting: VecDeque<Waiting>,
@@ -135,6 +143,7 @@ impl Spawner {
             services: Vec::new(),
             roster: Roster::new(),
             monitor: None,
+            memory_server: None,
             reports: VecDeque::new(),
             waiting: VecDeque::new(),
             watched: None,
@@ -157,6 +166,17 @@ impl Spawner {
         Ok(())
     }
 
+    /// [`Self::service`], with the monitor's endpoint and a number to call it by.
+    pub(crate) fn service_with_monitor(
+        &mut self,
+        name: &'static str,
+        dress: impl FnOnce(DomainBuilder<'_>) -> DomainBuilder<'_>,
+    ) -> Result<(), String> {
+        let number = self.roster.number().ok_or(NO_NUMBER)?;
+        let monitor = self.monitor.ok_or(NO_MONITOR)?;
+        self.service(name, |b| dress(b.monitor(monitor, number.word())))
+    }
+
     /// How the service `name` ended; `None` if it runs or was never started.
     pub(crate) fn service_end(&self, name: &str) -> Option<End> {
         self.services.iter().find(|service| service.0 == name)?.1.end()
@@ -165,6 +185,11 @@ impl Spawner {
     /// Domains get copies of the endpoint `monitor` from now on, and reports are sent there.
     pub(crate) fn set_monitor(&mut self, monitor: CPtr) {
         self.monitor = Some(monitor);
+    }
+
+    /// Domains get copies of the endpoint `server` from now on, and it is told when one is gone.
+    pub(crate) fn set_memory_server(&mut self, server: CPtr) {
+        self.memory_server = Some(server);
     }
 
     /// Makes and starts the domain `name`, and waits until it has ended and is taken down; how it ended.
@@ -194,10 +219,18 @@ impl Spawner {
         dress: impl FnOnce(DomainBuilder<'_>) -> DomainBuilder<'_>,
     ) -> Result<Number, NotSpawned> {
         let (stream, grant) = self.streams.open(name).ok_or(NotSpawned::NoStream)?;
-        let made = self.roster.number().ok_or_else(|| String::from("all numbers of domains were given out"));
+        let made = self.roster.number().ok_or_else(|| String::from(NO_NUMBER));
         let made = made.and_then(|number| {
-            let monitor = self.monitor.ok_or("there is no monitor")?;
-            let child = start(&self.env, name, |b| dress(b.stream(grant).monitor(monitor, number.word())))?;
+            let monitor = self.monitor.ok_or(NO_MONITOR)?;
+            let child = start(&self.env, name, |b| {
+                let b = b.stream(grant).monitor(monitor, number.word());
+                dress(match self.memory_server {
+                    Some(server) => b.memory_server(server, number.word()),
+                    None => b,
+                })
+            });
+            // No domain has the number now.
+            let child = child.inspect_err(|_| self.release(number))?;
             Ok((number, child))
         });
         match made {
@@ -277,9 +310,23 @@ impl Spawner {
         if let Err(error) = child.destroy() {
             println!("domain {name} keeps its memory: {error}");
         }
+        self.release(number);
         let detail = format!("domains {}", self.roster.count());
         let record = ResultEvent::new(EventKind::Note).core(self.env.info().core).name("free-memory");
         output::record(record.value(memory::stats().free).detail(&detail));
+    }
+
+    /// Has the memory server take back what the domain with that number had. If nobody has anything of it then, all that
+    /// it lent is back.
+    fn release(&self, number: Number) {
+        let Some(server) = self.memory_server else { return };
+        match memory_of::release(server, number.word()) {
+            Ok(lent) => {
+                let record = ResultEvent::new(EventKind::Note).core(self.env.info().core).name("lent-memory");
+                output::record(record.value(lent).detail(&format!("domains {}", self.roster.count())));
+            }
+            Err(why) => println!("domain {number} keeps memory of the memory server: {why}"),
+        }
     }
 
     /// Does what the monitor orders.

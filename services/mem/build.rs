@@ -1,0 +1,5 @@
+//! Links the binaries as domains.
+
+fn main() {
+    boot_link::domain()
+}
