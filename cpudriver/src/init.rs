@@ -19,7 +19,7 @@ use lmp::cptr::{CPtr, L2_SLOTS, image, init_l1, task};
 use lmp::frame::{DispatcherFrame, USUAL_FRAME_SIZE, reg};
 use lmp::invocation::{DispatcherState, USER_VECTOR_COUNT, USER_VECTOR_FIRST};
 use lmp::layout;
-use lmp::objects::{CTE_SIZE, Extent, PAGE_SIZE};
+use lmp::objects::{CTE_SIZE, Extent, IDS_PER_CORE, IRQ_SOURCES, PAGE_SIZE, ids_of};
 use lmp::start::{StartInfo, share};
 use lmp::{ObjType, Rights};
 
@@ -222,8 +222,10 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
     l.insert_task(task::KCB, ObjType::Kcb, kcb, size_of::<Core>() as u64)?;
     l.insert_task(task::IRQ_VECTORS, ObjType::Irq, USER_VECTOR_FIRST, USER_VECTOR_COUNT)?;
     l.insert_task(task::IPIS, ObjType::Ipi, 0, 1 << 40)?;
+    l.insert_task(task::IDS, ObjType::Id, ids_of(owner.0), IDS_PER_CORE)?;
     let mut device_caps = 0;
     if first_core {
+        l.insert_task(task::IRQ_SOURCES, ObjType::IrqSource, 0, IRQ_SOURCES)?;
         l.insert_task(task::IO_PORTS, ObjType::IoPort, 0, 1 << 16)?;
         if l.core.k.handover.trampoline != 0 {
             l.insert_task(task::TRAMPOLINE, ObjType::Trampoline, 0, 0)?;

@@ -155,6 +155,7 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
         Op::Configure => dispatcher::configure(core, r, it),
         Op::Resume => dispatcher::resume(core, it),
         Op::Suspend => dispatcher::suspend(core, it),
+        Op::ResizeRoot => dispatcher::resize_root(core, r, it),
         Op::SetEndNotice => dispatcher::set_end_notice(core, r, it),
         Op::Status => dispatcher::status(r, it),
         Op::Exit => dispatcher::exit(core, r, it),

@@ -129,6 +129,10 @@ pub mod task {
     pub const IPIS: CPtr = CPtr::new(0, 21);
     /// `init` only: this core's share frame (see [`crate::start::share`]), with the CPU driver's log.
     pub const SHARE: CPtr = CPtr::new(0, 22);
+    /// `init` only: the identifiers of this core (see [`ids_of`](crate::objects::ids_of)).
+    pub const IDS: CPtr = CPtr::new(0, 23);
+    /// `init` of the first core only: all interrupt sources.
+    pub const IRQ_SOURCES: CPtr = CPtr::new(0, 24);
 }
 
 /// L1 slots of the capability space the CPU driver builds for `init`.

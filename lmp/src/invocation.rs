@@ -16,15 +16,20 @@
 //! that received, leaves in the word registers what was received ([`ReceivedInfo`]) and zeroes.
 
 macro_rules! operations {
-    ($( $(#[$doc:meta])* $name:ident = $code:literal; )*) => {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $code:literal; )*) => {
         /// Operations. The numbers are part of the ABI; each belongs to one type of capability.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u16)]
-        pub enum Op { $( $(#[$doc])* $name = $code, )* }
+        pub enum Op { $( $(#[doc = $doc])+ $name = $code, )* }
 
         impl Op {
             /// Every operation.
             pub const ALL: &'static [Op] = &[$(Op::$name,)*];
+
+            /// What it is invoked on, a colon, and what it does with which words.
+            pub const fn summary(self) -> &'static str {
+                match self { $(Op::$name => concat!($($doc),+),)* }
+            }
 
             /// The operation with this number.
             pub const fn from_code(code: u16) -> Option<Op> {
@@ -83,6 +88,9 @@ operations! {
     Block = 38;
     /// Own dispatcher: end this domain with exit code w0.
     Exit = 39;
+    /// Dispatcher: use another capability space. w0 = L1 CNode (own space), any size. Nothing moves: the caller
+    /// copies what it wants to keep there before. `WrongState` if the old L1 CNode has no other capability left.
+    ResizeRoot = 40;
 
     // On an endpoint.
     /// Endpoint: where its messages go. w0 = dispatcher, w1 = byte offset of the buffer in its dispatcher
@@ -413,6 +421,13 @@ mod tests {
             assert!(Op::ALL[..i].iter().all(|b| *a as u16 != *b as u16), "{a:?}");
         }
         assert_eq!(Op::from_code(0), None);
+    }
+
+    #[test]
+    fn a_summary_says_first_what_is_invoked() {
+        for op in Op::ALL {
+            assert!(op.summary().split_once(": ").is_some_and(|(on, _)| on.len() < 80), "{op:?}");
+        }
     }
 
     #[test]

@@ -217,6 +217,11 @@ pub fn dispatcher_configure(disp: CPtr, cspace: CPtr, vspace: CPtr, frame: CPtr,
     check(call5(header(disp, Op::Configure), cspace.0 as u64, vspace.0 as u64, frame.0 as u64, lo, hi).0)
 }
 
+/// Let a dispatcher use the capability space `cspace`, an L1 CNode.
+pub fn dispatcher_resize_root(disp: CPtr, cspace: CPtr) -> SysResult {
+    check(call1(header(disp, Op::ResizeRoot), cspace.0 as u64).0)
+}
+
 /// Let a dispatcher run.
 pub fn dispatcher_resume(disp: CPtr) -> SysResult {
     check(call0(header(disp, Op::Resume)).0)

@@ -83,7 +83,7 @@ fn canaries() {
 /// System calls at random; messages into an endpoint's buffer.
 #[test]
 fn system_calls() {
-    scenario("scenario=syscalls exit=1", Cpu::Usual, 2);
+    scenario("scenario=syscalls exit=1", Cpu::Usual, 3);
 }
 
 /// Six checks of forms, eight of waits, five of capabilities, five of ends, all of it at random.

@@ -120,6 +120,22 @@ impl CapDb {
         Ok(())
     }
 
+    /// Puts a copy of the capability in `src` in the place of the one in `dst`, of which there must be another:
+    /// else its object would go, which takes more than one step, and `WrongState` is the answer.
+    pub fn replace<S: Slots>(&mut self, slots: &mut S, dst: Place, src: SlotAddr) -> Result<(), SysError> {
+        let cap = self.copyable(slots, src)?;
+        check_level(dst, cap.ty)?;
+        self.usable(slots, dst.slot)?;
+        if src == dst.slot {
+            return Ok(());
+        }
+        if !self.has_copies(slots, dst.slot) {
+            return Err(SysError::WrongState);
+        }
+        self.remove(slots, dst.slot);
+        self.put_copy(slots, dst, cap, src)
+    }
+
     /// Copies the capability in `src` to `dst` with `rights`, of which it must have each, and with `badge`
     /// unless that is 0. Only an endpoint, notification or link without a badge takes one.
     pub fn mint<S: Slots>(
@@ -150,7 +166,7 @@ impl CapDb {
     /// The capability in `src`, if there may be another of the same object.
     fn copyable<S: Slots>(&self, slots: &S, src: SlotAddr) -> Result<Capability, SysError> {
         let cap = self.source(slots, src)?;
-        if cap.ty == ObjType::Reply { Err(SysError::NotTransferable) } else { Ok(cap) }
+        if cap.ty.is_copyable() { Ok(cap) } else { Err(SysError::NotTransferable) }
     }
 
     /// Puts `cap` into `dst`, a copy of the capability in `src`.

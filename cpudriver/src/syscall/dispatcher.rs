@@ -110,6 +110,33 @@ pub(super) fn set_end_notice(core: &mut Core, r: &mut Registers<'_>, it: Invoked
     core.db.copy(&mut Memory, own_place(d, Own::EndNotice), slot)
 }
 
+pub(super) fn resize_root(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
+    let d = it.object::<Dispatcher>()?;
+    it.need(Rights::WRITE)?;
+    if d.state.get() == DispatcherState::Ended {
+        return Err(SysError::Dead);
+    }
+    if !d.is_configured() {
+        return Err(SysError::NotConfigured);
+    }
+    let (slot, cap) = operand(core, r, 0)?;
+    if cap.ty != ObjType::L1CNode {
+        return Err(SysError::WrongType);
+    }
+    if cap.owner != core.db.core() {
+        return Err(SysError::ForeignMemory);
+    }
+    if !cap.rights.contains(Rights::WRITE) {
+        return Err(SysError::MissingRight);
+    }
+    core.db.replace(&mut Memory, own_place(d, Own::CSpace), slot)?;
+    d.set_up();
+    if core.k.current.get() == Some(d) {
+        core.k.cspace = d.space.get();
+    }
+    Ok(())
+}
+
 pub(super) fn status(r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     let d = it.object::<Dispatcher>()?;
     it.need(Rights::READ)?;

@@ -209,6 +209,8 @@ struct Store {
     slots: Slots,
     /// L1 slots not yet used for a CNode.
     l1_free: Range<u32>,
+    /// The L1 CNode, unless it is the one that the domain started with.
+    root: Option<Object>,
 }
 
 struct Memory {
@@ -237,6 +239,7 @@ static STATE: State = State {
             ram: Extents::new(),
             slots: Slots::new(),
             l1_free: 0..0,
+            root: None,
         },
         // All zeroes, so that the state lies in `.bss`; `init` sets the root.
         space: Tables::new(CPtr::NULL),
@@ -367,13 +370,81 @@ impl Store {
         if let Some(slot) = self.slots.allocate(count) {
             return Ok(slot);
         }
-        let l1 = self.l1_free.next().ok_or(MemoryError::OutOfSlots)?;
-        let size = object_size(ObjType::L2CNode, 0);
-        self.make(SlotRef::L1(l1), ObjType::L2CNode, size, size, &ANYWHERE)?;
-        if !self.slots.add(l1, 0) {
+        if self.slots.is_full() {
             return Err(MemoryError::OutOfSlots);
         }
+        let l1 = self.l1_slot()?;
+        let size = object_size(ObjType::L2CNode, 0);
+        self.make(SlotRef::L1(l1), ObjType::L2CNode, size, size, &ANYWHERE)?;
+        self.slots.add(l1, 0);
+        if self.l1_free.is_empty() {
+            // While there is a slot to do it with. If RAM is short, the next one who needs an L1 slot tries.
+            let _ = self.grow_root();
+        }
         self.slots.allocate(count).ok_or(MemoryError::OutOfSlots)
+    }
+
+    /// An L1 slot not yet used.
+    fn l1_slot(&mut self) -> Result<u32, MemoryError> {
+        if self.l1_free.is_empty() {
+            self.grow_root()?;
+        }
+        self.l1_free.next().ok_or(MemoryError::OutOfSlots)
+    }
+
+    /// Makes the root twice as large.
+    fn grow_root(&mut self) -> Result<(), MemoryError> {
+        let slots = self.l1_free.end.checked_mul(2).ok_or(MemoryError::OutOfSlots)?;
+        self.resize_root(slots)
+    }
+
+    /// See [`resize_root`].
+    fn resize_root(&mut self, slots: u32) -> Result<(), MemoryError> {
+        let old_slots = self.l1_free.end;
+        let size = object_size(ObjType::L1CNode, u64::from(slots) * CTE_SIZE);
+        let slots = u32::try_from(size / CTE_SIZE).map_err(|_| MemoryError::OutOfSlots)?;
+        if slots == old_slots {
+            return Ok(());
+        }
+        let occupied = |l1| syscall::cap_identify(task::ROOT, SlotRef::L1(l1)).is_ok();
+        if slots < self.l1_free.start || (slots..old_slots).any(occupied) {
+            return Err(refused("shrinking the L1 CNode")(SysError::SlotOccupied));
+        }
+        // Not by `slots`, which might come here again.
+        let new = self.slots.allocate(1).ok_or(MemoryError::OutOfSlots)?;
+        let physical = match self.make(new.into(), ObjType::L1CNode, size, PAGE_SIZE, &ANYWHERE) {
+            Ok(physical) => physical,
+            Err(error) => {
+                self.slots.free(new);
+                return Err(error);
+            }
+        };
+        let object = Object { cap: new, physical, size };
+        if let Err(error) = change_root(new, old_slots.min(slots)) {
+            self.discard(object);
+            return Err(error);
+        }
+        self.l1_free.end = slots;
+        let old = self.root.replace(object);
+        // The old root goes with this if nobody else has it: its slots are copies, so that is quick.
+        syscall::cap_delete(new, task::ROOT).map_err(refused("deleting the old L1 CNode"))?;
+        syscall::cap_copy(new, task::ROOT, new).map_err(refused("naming the new L1 CNode"))?;
+        if let Some(old) = old {
+            self.discard(old);
+        }
+        Ok(())
+    }
+
+    /// Deletes an object of which nothing is used, and takes its RAM back if that was its last capability.
+    fn discard(&mut self, object: Object) {
+        if syscall::cap_revoke(task::ROOT, object.cap).is_err()
+            || syscall::cap_delete(task::ROOT, object.cap).is_err()
+        {
+            return;
+        }
+        self.slots.free(object.cap);
+        let source = self.source_of(object.physical).map_or(0, |(number, _)| number);
+        self.ram.free(object.physical, object.size, source);
     }
 
     fn allocate(
@@ -572,10 +643,41 @@ pub fn slots(count: u32) -> Result<CPtr, MemoryError> {
 pub fn cnode() -> Result<(Object, u32), MemoryError> {
     with(|m| {
         let object = m.store.allocate(ObjType::L2CNode, 0, 1, &ANYWHERE)?;
-        let l1 = m.store.l1_free.next().ok_or(MemoryError::OutOfSlots)?;
-        syscall::cap_copy(task::ROOT, SlotRef::L1(l1), object.cap).map_err(refused("placing a CNode"))?;
-        Ok((object, l1))
+        let placed = m.store.l1_slot().and_then(|l1| {
+            syscall::cap_copy(task::ROOT, SlotRef::L1(l1), object.cap).map_err(refused("placing a CNode"))?;
+            Ok((object, l1))
+        });
+        if placed.is_err() {
+            m.store.discard(object);
+        }
+        placed
     })
+}
+
+/// Makes the L1 CNode of this domain's capability space one of at least `slots` slots, more or fewer than it
+/// has: every reference stays what it is. The runtime does so by itself when it needs more.
+///
+/// # Errors
+/// `SlotOccupied` if an L1 slot that would go is in use or handed out; if RAM or slots are used up; if the CPU
+/// driver refuses. The root is then as before.
+pub fn resize_root(slots: u32) -> Result<(), MemoryError> {
+    with(|m| m.store.resize_root(slots))
+}
+
+/// How many L1 slots this domain has.
+pub fn root_slots() -> Result<u32, MemoryError> {
+    with(|m| Ok(m.store.l1_free.end))
+}
+
+/// Makes the L1 CNode in `new` the root, with the first `slots` slots of the present one.
+fn change_root(new: CPtr, slots: u32) -> Result<(), MemoryError> {
+    for slot in (0..slots).map(SlotRef::L1) {
+        match syscall::cap_copy(new, slot, slot) {
+            Ok(()) | Err(SysError::EmptySlot) => {}
+            Err(cause) => return Err(refused("copying a CNode to the new L1 CNode")(cause)),
+        }
+    }
+    syscall::dispatcher_resize_root(task::DISPATCHER, new).map_err(refused("changing the L1 CNode"))
 }
 
 /// Gives back an empty slot.

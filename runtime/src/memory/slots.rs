@@ -5,7 +5,7 @@ use lmp::CPtr;
 use lmp::cptr::L2_SLOTS;
 
 /// CNodes a domain can have in use for itself.
-const MAX_CNODES: usize = 64;
+const MAX_CNODES: usize = 256;
 
 const WORDS: usize = L2_SLOTS as usize / 64;
 
@@ -59,6 +59,11 @@ impl Slots {
     /// Number of free slots.
     pub fn free_slots(&self) -> u32 {
         self.cnodes.iter().flat_map(|c| &c.free).map(|w| w.count_ones()).sum()
+    }
+
+    /// Whether the table of CNodes has room for no other.
+    pub fn is_full(&self) -> bool {
+        self.cnodes.is_full()
     }
 
     /// Number of CNodes in use.

@@ -12,7 +12,7 @@ use boot_freestanding as _;
 use lmp::cptr::task;
 use lmp::error::SysResult;
 use lmp::frame::{EndpointBuffer, FRAME_SIZE, Message};
-use lmp::{ObjType, Rights, SysError, layout, message, syscall};
+use lmp::{CPtr, ObjType, Rights, SlotRef, SysError, layout, message, syscall};
 use runtime::events::{self, Deadline, Event};
 use runtime::{Env, memory, println};
 use selftest::{Bystander, Shared, Test};
@@ -31,7 +31,56 @@ fn main(env: &Env) -> u64 {
     let result = run(&mut test);
     test.check("syscalls", result);
     test.check("endpoint", endpoint());
+    test.check("root", root());
     test.finish()
+}
+
+/// A domain's capability space grows and shrinks: all references stay, slots past the old end come and go, RAM comes back.
+fn root() -> Result<(), String> {
+    const LARGE: u32 = 8192;
+    const PAST: u32 = LARGE - 1;
+    let failed = |e: memory::MemoryError| format!("{e}");
+    let error = |what: &'static str| move |e| format!("{what}: {e:?}");
+    let expect = |what: &str, found: SysResult, expected: SysResult| {
+        if found == expected { Ok(()) } else { Err(format!("{what}: {found:?}")) }
+    };
+    let change = syscall::dispatcher_resize_root;
+    let small = memory::root_slots().map_err(failed)?;
+
+    let n = memory::allocate(ObjType::Notification, 0).map_err(failed)?;
+    let fresh = memory::allocate(ObjType::Dispatcher, 0).map_err(failed)?;
+    let weak = memory::slot().map_err(failed)?;
+    syscall::cap_mint(task::ROOT, weak, task::ROOT, Rights::READ, 0).map_err(error("minting"))?;
+    expect("a root of another type", change(task::DISPATCHER, n.cap), Err(SysError::WrongType))?;
+    expect("a root without a right", change(task::DISPATCHER, weak), Err(SysError::MissingRight))?;
+    expect("no root yet", change(fresh.cap, task::ROOT), Err(SysError::NotConfigured))?;
+    expect("the same root", change(task::DISPATCHER, task::ROOT), Ok(()))?;
+    syscall::cap_delete(task::ROOT, weak).map_err(error("deleting"))?;
+    memory::free_slot(weak);
+    memory::free(fresh).map_err(failed)?;
+
+    let mut free = None;
+    for _ in 0..3 {
+        memory::resize_root(LARGE).map_err(failed)?;
+        let (cnode, _) = memory::cnode().map_err(failed)?;
+        let l1 = SlotRef::L1(PAST);
+        syscall::cap_copy(task::ROOT, l1, cnode.cap).map_err(error("a CNode past the old end"))?;
+        let past = CPtr::new(PAST, 5);
+        syscall::cap_copy(task::ROOT, past, n.cap).map_err(error("a slot past the old end"))?;
+        syscall::notification_signal(past).map_err(error("signalling"))?;
+        match memory::resize_root(small) {
+            Err(memory::MemoryError::Refused { cause: SysError::SlotOccupied, .. }) => {}
+            other => return Err(format!("shrinking over a slot in use: {other:?}")),
+        }
+        memory::free(cnode).map_err(failed)?;
+        memory::resize_root(small).map_err(failed)?;
+        expect("a slot past the end", syscall::notification_signal(past), Err(SysError::NoSuchSlot))?;
+        let now = memory::stats().free;
+        if free.replace(now).is_some_and(|before| before != now) {
+            return Err(format!("{now} bytes are free, and {free:?} were"));
+        }
+    }
+    memory::free(n).map_err(failed)
 }
 
 /// Messages arrive in their buffer whole and in order, with the sender's badge; a full buffer refuses.
