@@ -1314,3 +1314,90 @@ fn a_capability_that_is_given_leaves_its_slot() {
     assert_eq!(m.kernel.events, [], "the object stays");
     m.check();
 }
+
+#[test]
+fn unmapping_by_the_table_takes_its_mappings_only() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Pt, 0, 4096, 1)).unwrap();
+    m.retype(slot_at(6), ram(), request(ObjType::Pt, 4096, 4096, 1)).unwrap();
+    m.retype(slot_at(7), ram(), request(ObjType::Frame, 8192, 8192, 1)).unwrap();
+    map(&mut m, slot_at(8), slot_at(7), slot_at(5), mapping(3, 2, 0)).unwrap();
+    let unmap = |m: &mut Machine, slot: u32, table: u32| {
+        let table = *m.cap(table);
+        m.step(ONE, |db, s, k, _| db.unmap(s, k, slot_at(slot).slot, &table))
+    };
+    assert_eq!(unmap(&mut m, 9, 5), Err(SysError::EmptySlot));
+    assert_eq!(unmap(&mut m, 7, 5), Err(SysError::WrongType));
+    assert_eq!(unmap(&mut m, 8, 6), Err(SysError::BadArgument));
+    assert_eq!(m.kernel.entries.len(), 2);
+    // The entries are there as long as the mapping has a capability.
+    m.copy(slot_at(9), slot_at(8)).unwrap();
+    assert_eq!(unmap(&mut m, 8, 5), Ok(()));
+    assert_eq!((m.kernel.entries.len(), m.cap(8).is_free()), (2, true));
+    assert_eq!(unmap(&mut m, 9, 5), Ok(()));
+    assert_eq!((m.kernel.entries.len(), m.cap(9).is_free()), (0, true));
+    m.check();
+    // A table made anew at the same address is another one.
+    map(&mut m, slot_at(8), slot_at(7), slot_at(5), mapping(3, 2, 0)).unwrap();
+    m.delete(slot_at(5)).unwrap();
+    m.retype(slot_at(5), ram(), request(ObjType::Pt, 0, 4096, 1)).unwrap();
+    assert_eq!(unmap(&mut m, 8, 5), Err(SysError::BadArgument));
+    assert_eq!(m.delete(slot_at(8)), Ok(()));
+}
+
+#[test]
+fn a_mapping_with_relations_elsewhere_is_not_unmapped() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Pt, 0, 4096, 1)).unwrap();
+    m.retype(slot_at(7), ram(), request(ObjType::Frame, 8192, 4096, 1)).unwrap();
+    map(&mut m, slot_at(8), slot_at(7), slot_at(5), mapping(0, 1, 0)).unwrap();
+    m.step(ONE, |db, s, _, _| db.set_remote(s, slot_at(8).slot, Remote::COPIES)).unwrap();
+    let table = *m.cap(5);
+    let unmap = m.step(ONE, |db, s, k, _| db.unmap(s, k, slot_at(8).slot, &table));
+    assert_eq!(unmap, Err(SysError::RetryThroughMonitor));
+    assert_eq!(m.kernel.entries.len(), 1);
+}
+
+#[test]
+fn a_capability_is_replaced_only_if_its_object_stays() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Frame, 0, 4096, 1)).unwrap();
+    m.retype(slot_at(6), ram(), request(ObjType::Frame, 4096, 4096, 1)).unwrap();
+    let replace = |m: &mut Machine, dst: u32, src: u32| {
+        let src = slot_at(src).slot;
+        m.step(ONE, |db, s, _, _| db.replace(s, slot_at(dst), src))
+    };
+    assert_eq!(replace(&mut m, 7, 5), Err(SysError::EmptySlot));
+    assert_eq!(replace(&mut m, 5, 7), Err(SysError::EmptySlot));
+    assert_eq!(replace(&mut m, 5, 6), Err(SysError::WrongState));
+    assert_eq!(replace(&mut m, 5, 5), Ok(()));
+    m.copy(slot_at(7), slot_at(5)).unwrap();
+    m.kernel.events.clear();
+    assert_eq!(replace(&mut m, 5, 6), Ok(()));
+    assert!(m.cap(5).is_same_object(m.cap(6)) && !m.cap(7).is_same_object(m.cap(6)));
+    assert_eq!(m.kernel.events, [], "no object came or went");
+    m.check();
+}
+
+#[test]
+fn the_copies_of_a_revoked_capability_go_in_steps_of_the_budget() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Frame, 0, 8192, 1)).unwrap();
+    for i in 0..40 {
+        m.copy(slot_at(if i % 2 == 0 { 100 + i } else { 10 + i }), slot_at(5)).unwrap();
+    }
+    // A descendant among them, which comes last.
+    m.retype(slot_at(200), slot_at(5), request(ObjType::Frame, 4096, 4096, 1)).unwrap();
+    let mut steps = 0;
+    let budget = Budget { objects: 8, bytes: 0 };
+    while m.step(budget, |db, s, k, b| db.revoke(s, k, slot_at(5).slot, b)) == Err(SysError::Again) {
+        m.check();
+        steps += 1;
+        let left = (6..200).filter(|i| !m.cap(*i).is_free()).count();
+        assert_eq!(left, 40usize.saturating_sub(8 * steps), "after {steps} steps");
+        assert!(steps < 10);
+    }
+    m.check();
+    assert_eq!((steps, m.cap(200).is_free(), m.cap(5).ty), (5, true, ObjType::Frame));
+    assert!(!m.db.has_unfinished());
+}
