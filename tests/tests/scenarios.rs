@@ -86,6 +86,22 @@ fn system_calls() {
     scenario("scenario=syscalls exit=1", Cpu::Usual, 2);
 }
 
+/// Each of four cores; that the grammar reaches all operations.
+const FUZZ: usize = 4 + 1;
+
+/// System calls by a grammar, on four cores at once. Ten million take
+/// `cargo run -- test fuzz calls=10000000 --cpus 4 --accel tcg --timeout 7200`.
+#[test]
+fn system_calls_by_grammar() {
+    let boot = Boot {
+        cores: 4,
+        memory_mib: 512,
+        accel: Accel::Tcg,
+        ..machine("scenario=fuzz calls=200000 exit=1", Cpu::Usual)
+    };
+    checked(&boot, FUZZ);
+}
+
 /// Six checks of forms, eight of waits, five of capabilities, five of ends, all of it at random.
 const MESSAGES: usize = 6 + 8 + 5 + 5 + 1;
 

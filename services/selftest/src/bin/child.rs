@@ -11,6 +11,8 @@
 //! | `chatter` | executes message forms at random, with others |
 //! | `peer` | executes message forms as it is told |
 //! | `syscalls` | invokes at random |
+//! | `grammar` | invokes at random, by a grammar of what fits its capabilities |
+//! | `partner` | answers the calls of such a domain, and calls it |
 #![no_std]
 #![no_main]
 
@@ -25,6 +27,10 @@ use selftest::{SHARED, Shared};
 mod canary;
 #[path = "parts/fuzz.rs"]
 mod fuzz;
+#[path = "parts/grammar.rs"]
+mod grammar;
+#[path = "parts/partner.rs"]
+mod partner;
 
 runtime::entry!(main);
 
@@ -32,6 +38,11 @@ runtime::entry!(main);
 const BAD_MODE: u64 = 3;
 
 fn main(env: &Env) -> u64 {
+    match env.value("mode") {
+        Some("grammar") => return grammar::run(env),
+        Some("partner") => return partner::run(),
+        _ => {}
+    }
     let Ok(shared) = Shared::of(SHARED) else { return BAD_MODE };
     match env.value("mode").unwrap_or("") {
         "count" => loop {
