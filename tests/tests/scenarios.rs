@@ -102,6 +102,15 @@ fn system_calls_by_grammar() {
     checked(&boot, FUZZ);
 }
 
+/// Ten resources of victims, and the bells of the scenario itself.
+const EXHAUSTION: usize = 10 + 1;
+
+/// Slots, RAM, page tables and others are used up and given back a thousand times.
+#[test]
+fn exhaustion() {
+    scenario("scenario=exhaustion exit=1", Cpu::Usual, EXHAUSTION);
+}
+
 /// Six checks of forms, eight of waits, five of capabilities, five of ends, all of it at random.
 const MESSAGES: usize = 6 + 8 + 5 + 5 + 1;
 

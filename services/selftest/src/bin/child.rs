@@ -12,9 +12,12 @@
 //! | `peer` | executes message forms as it is told |
 //! | `syscalls` | invokes at random |
 //! | `grammar` | invokes at random, by a grammar of what fits its capabilities |
+//! | `exhaust` | uses something up and gives it back, again and again |
 //! | `partner` | answers the calls of such a domain, and calls it |
 #![no_std]
 #![no_main]
+
+extern crate alloc;
 
 use boot_freestanding as _;
 use lmp::syscall;
@@ -25,6 +28,8 @@ use selftest::{SHARED, Shared};
 
 #[path = "parts/canary.rs"]
 mod canary;
+#[path = "parts/exhaust.rs"]
+mod exhaust;
 #[path = "parts/fuzz.rs"]
 mod fuzz;
 #[path = "parts/grammar.rs"]
@@ -72,6 +77,7 @@ fn main(env: &Env) -> u64 {
         "canary" => canary::run(env, &shared),
         "chatter" => selftest::chatter::run(env),
         "peer" => selftest::peer::run(&shared),
+        "exhaust" => exhaust::run(env, &shared),
         "syscalls" => fuzz::run(env, &shared),
         _ => BAD_MODE,
     }

@@ -31,6 +31,8 @@ const ROUND: u64 = 250;
 const SHORT_ROUND: u64 = 25;
 /// The longest that a form waits, in parts of a millisecond.
 const WAIT_PART: u64 = 64;
+/// How long a call may take, in milliseconds: the partner answers at once unless it waits itself.
+const CALL_MS: u64 = 20;
 /// The most often that an unfinished operation is repeated.
 const PATIENCE: u64 = 10_000;
 
@@ -80,6 +82,7 @@ struct Grammar {
     doorbell: u64,
     vector: u64,
     wait: u64,
+    call_wait: u64,
 }
 
 pub(crate) fn run(env: &Env) -> u64 {
@@ -98,6 +101,7 @@ pub(crate) fn run(env: &Env) -> u64 {
         doorbell: env.number("doorbell", 0),
         vector: env.number("vector", 0),
         wait: env.info().tsc_ticks_per_ms / WAIT_PART,
+        call_wait: env.info().tsc_ticks_per_ms * CALL_MS,
     };
     grammar.play(env.number("calls", STAGE))
 }
@@ -161,7 +165,7 @@ impl Grammar {
         if op == Some(Op::Revoke) && !self.owns(invocation.words[0]) {
             return;
         }
-        self.prepare_wait();
+        self.prepare_wait(op);
         // Now and then an operation is left as it is, in the middle.
         let most = if self.random.below(8) == 0 { 1 } else { PATIENCE };
         let mut status = 0;
@@ -191,8 +195,11 @@ impl Grammar {
     }
 
     /// Sees to it that a form that waits ends soon, and that no event keeps it from waiting.
-    fn prepare_wait(&mut self) {
-        let deadline = time::now() + self.random.below(self.wait);
+    fn prepare_wait(&mut self, op: Option<Op>) {
+        // The random number is taken in any case, so that what follows does not depend on how fast clocks tick.
+        let part = self.random.below(1 << 16);
+        let wait = if op == Some(Op::Call) { self.call_wait } else { (part * self.wait) >> 16 };
+        let deadline = time::now() + wait;
         if self.random.below(4) > 0 {
             runtime::events::take(u64::MAX);
         }
