@@ -46,8 +46,8 @@ fn checked(boot: &Boot, checks: usize) -> Run {
     run
 }
 
-/// 31 faults in three ways; all `int n` in one check; a bystander that goes on.
-const EXCEPTIONS: usize = 31 * 3 + 2;
+/// 35 faults in three ways; all `int n` in one check; a bystander that goes on.
+const EXCEPTIONS: usize = 35 * 3 + 2;
 
 /// 48 changes and one series at random for each of three victims; no memory left behind.
 const SAVE_AREAS: usize = (48 + 1) * 3 + 1;
@@ -100,6 +100,15 @@ fn system_calls_by_grammar() {
         ..machine("scenario=fuzz calls=200000 exit=1", Cpu::Usual)
     };
     checked(&boot, FUZZ);
+}
+
+/// Five checks of system calls, six of references, four of forged capabilities, four of leaks.
+const RELIABILITY: usize = 5 + 6 + 4 + 4;
+
+/// Bad input of each kind, and what shows of the CPU driver and of others.
+#[test]
+fn reliability() {
+    scenario("scenario=reliability exit=1", Cpu::Usual, RELIABILITY);
 }
 
 /// Ten resources of victims, and the bells of the scenario itself.

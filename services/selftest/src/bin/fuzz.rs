@@ -88,10 +88,9 @@ fn main(env: &Env) -> u64 {
 struct Node {
     core: u64,
     domain: Domain,
-    channel: Channel<RPC_LINES>,
+    /// Until it has told all, or ended. It waits for that: its end takes with it what was not heard yet.
+    channel: Option<Channel<RPC_LINES>>,
     done: u64,
-    /// It has told all, or ended.
-    over: bool,
 }
 
 impl Node {
@@ -131,7 +130,7 @@ impl Campaign {
             let domain = monitor::spawn(CoreId(core as u16), NODE, &args, NODE_RAM).map_err(text)?;
             let accepted = service.accept_blocking(Waiting::Blockable, Deadline::after_ms(PATIENCE_MS));
             let channel = accepted.and_then(|mut connection| connection.channel(ACCEPTS)).map_err(text)?;
-            nodes.push(Node { core, domain, channel, done: 0, over: false });
+            nodes.push(Node { core, domain, channel: Some(channel), done: 0 });
         }
         let counts = (0..OPERATIONS).map(|_| [0; OUTCOMES]).collect();
         Ok(Campaign { nodes, counts, victims: 0, audits: 0, stuck: 0 })
@@ -140,7 +139,7 @@ impl Campaign {
     /// Hears the nodes until all have told everything, and says how far they are after every twentieth part.
     fn listen(&mut self, calls: u64) {
         let mut told = 0;
-        while self.nodes.iter().any(|node| !node.over) {
+        while self.nodes.iter().any(|node| node.channel.is_some()) {
             events::wait(0, Deadline::after_ms(TURN_MS));
             self.hear();
             let done: u64 = self.nodes.iter().map(|node| node.done).sum();
@@ -154,13 +153,13 @@ impl Campaign {
     }
 
     fn hear(&mut self) {
-        for node in self.nodes.iter_mut().filter(|node| !node.over) {
-            loop {
-                let message = match node.channel.try_recv() {
+        for node in &mut self.nodes {
+            while let Some(channel) = &mut node.channel {
+                let message = match channel.try_recv() {
                     Ok(Some(message)) => message,
                     Ok(None) => break,
                     Err(_) => {
-                        node.over = true;
+                        node.channel = None;
                         break;
                     }
                 };
@@ -174,7 +173,7 @@ impl Campaign {
                         }
                     }
                     FINISHED => {
-                        node.over = true;
+                        node.channel = None;
                         (self.victims, self.audits, self.stuck) =
                             (self.victims + a, self.audits + b, self.stuck + c);
                     }

@@ -18,7 +18,7 @@ use core::fmt::Display;
 use boot_freestanding as _;
 use lmp::cptr::task;
 use lmp::{CPtr, ObjType, Rights};
-use runtime::channel::{Channel, Waiting};
+use runtime::channel::{Channel, Closed, WaitError, Waiting};
 use runtime::events::{self, Deadline, Event};
 use runtime::monitor::{self, Options};
 use runtime::spawn::{Child, DomainBuilder};
@@ -200,6 +200,11 @@ impl Node {
                 }
             }
         }
-        self.send(FINISHED, [self.victims, self.audits, self.stuck])
+        self.send(FINISHED, [self.victims, self.audits, self.stuck])?;
+        // What was sent lies in this domain's memory until it was heard.
+        match self.channel.recv_blocking(Deadline::NEVER) {
+            Err(WaitError::Closed(Closed::HungUp)) => Ok(()),
+            other => Err(format!("{other:?} instead of the end")),
+        }
     }
 }
