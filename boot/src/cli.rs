@@ -62,6 +62,13 @@ pub enum Action {
         #[arg(long)]
         gdb: bool,
     },
+    /// Boot and run a test scenario in the guest, which checks itself.
+    Test {
+        /// Its name, such as fuzz: a binary of services/selftest.
+        name: String,
+        /// Further words for the guest, such as calls=10000000.
+        words: Vec<String>,
+    },
     /// Boot, and print what machine the guest found: it must be the one that QEMU was told to make.
     Topo,
     /// Set QEMU up where it is missing or too old.
@@ -256,6 +263,14 @@ mod tests {
             assert_eq!(cli.command, Some(Action::Bench { names: vec!["syscall".into()] }));
             assert_eq!((cli.options.cpus, cli.options.quiet), (Some(4), true));
         }
+    }
+
+    #[test]
+    fn a_scenario_takes_words() {
+        let cli = parse("killifish test fuzz calls=10 --cpus 4 victim=3");
+        let words = vec!["calls=10".into(), "victim=3".into()];
+        assert_eq!(cli.command, Some(Action::Test { name: "fuzz".into(), words }));
+        assert_eq!(Cli::try_parse_from(["killifish", "test"]).unwrap_err().exit_code(), 2);
     }
 
     #[test]

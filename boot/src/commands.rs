@@ -41,6 +41,7 @@ pub fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Some(Action::Boot { gdb }) => boot(options, if *gdb { Attach::Debugger } else { Attach::Nobody }),
+        Some(Action::Test { name, words }) => test(options, name, words),
         Some(Action::Topo) => topo(options),
         Some(Action::Setup) => setup(options),
         Some(Action::Qemu { names }) => print_command(options, names),
@@ -190,6 +191,48 @@ fn boot(options: &Options, attach: Attach) -> Result<()> {
         (_, Some(exit)) => Err(guest::error_of(exit, failure())),
         (_, None) => Err(Error::GuestLost { reason: status.to_string(), failure: failure() }),
     }
+}
+
+/// `test`: a scenario, what it prints, and what it found.
+fn test(options: &Options, name: &str, words: &[String]) -> Result<()> {
+    let Ready { machine, qemu, interrupt } = options.prepare()?;
+    let images = images::build(options.progress(), &interrupt)?;
+    let job = Job {
+        machine: &machine,
+        images: &images,
+        qemu: &qemu,
+        words: test_words(name, words, options),
+        timeout: options.time_limit(),
+        interrupt: &interrupt,
+    };
+    let status = Status::new(options.progress(), machine.cpus);
+    let mut cores = 0;
+    // The nodes that it starts on further cores are named like it.
+    let theirs = format!(" test_{name}");
+    let outcome = job.run(&mut |sight| match sight {
+        Sight::Line(line) => status.show(line, &mut cores),
+        Sight::Console(line) => {
+            if let Some((tag, text)) = line.split_once("] ")
+                && tag.contains(&theirs)
+                && !text.starts_with("victim ")
+            {
+                status.bar.suspend(|| println!("{text}"));
+            }
+        }
+    });
+    status.bar.finish_and_clear();
+    outcome?;
+    println!("Scenario {name} found nothing wrong.");
+    Ok(())
+}
+
+/// The words that make the guest run a scenario.
+fn test_words(name: &str, words: &[String], options: &Options) -> Vec<String> {
+    let mut all = vec![format!("scenario={name}"), "exit=1".to_owned()];
+    all.extend(options.samples.map(|samples| format!("samples={samples}")));
+    all.extend(words.iter().cloned());
+    all.extend(options.appended());
+    all
 }
 
 /// `topo`: what machine the guest finds, which must be the one that QEMU makes.
@@ -381,6 +424,7 @@ impl Status {
             EventKind::BenchStarted => {
                 self.bar.set_message(format!("Measuring {}", event.name.as_deref().unwrap_or("?")));
             }
+            EventKind::Ready => self.bar.set_message("Running"),
             _ => {}
         }
     }
@@ -440,6 +484,14 @@ mod tests {
             words("killifish --policy worst --samples 7 --append log=debug"),
             "bench=syscall,yield exit=1 policy=worst samples=7 log=debug"
         );
+    }
+
+    #[test]
+    fn the_guest_is_told_which_scenario_to_run() {
+        let cli = Cli::parse_from("killifish test fuzz calls=9 --samples 7 --append log=debug".split(' '));
+        let Some(Action::Test { name, words }) = &cli.command else { panic!("{cli:?}") };
+        let words = test_words(name, words, &cli.options).join(" ");
+        assert_eq!(words, "scenario=fuzz exit=1 samples=7 calls=9 log=debug");
     }
 
     #[test]

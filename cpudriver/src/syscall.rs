@@ -184,6 +184,7 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
         Op::SetLogDoorbell => set_log_doorbell(r, it),
         Op::Panic => {
             it.expect(ObjType::Kcb)?;
+            it.need(Rights::WRITE)?;
             panic!("asked for by an invocation of the KCB")
         }
         Op::Poll | Op::Signal | Op::Yield | Op::Block => Err(SysError::NoSuchOperation),
@@ -267,6 +268,7 @@ fn port(r: &mut Registers<'_>, it: Invoked<'_>, right: Rights) -> SysResult {
 
 fn read_counter(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     it.expect(ObjType::Kcb)?;
+    it.need(Rights::READ)?;
     let which = u8::try_from(r.word(0)).ok().and_then(Counter::from_code).ok_or(SysError::BadArgument)?;
     let value = match which {
         Counter::KernelEntries => system_calls() + interrupts(),
@@ -279,6 +281,7 @@ fn read_counter(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysR
 
 fn set_log_doorbell(r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     it.expect(ObjType::Kcb)?;
+    it.need(Rights::WRITE)?;
     let doorbell = r.word(0);
     if doorbell != 0 && !apic::is_user_doorbell(doorbell) {
         return Err(SysError::BadArgument);

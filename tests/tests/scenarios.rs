@@ -46,8 +46,8 @@ fn checked(boot: &Boot, checks: usize) -> Run {
     run
 }
 
-/// 31 faults in three ways; all `int n` in one check; a bystander that goes on.
-const EXCEPTIONS: usize = 31 * 3 + 2;
+/// 35 faults in three ways; all `int n` in one check; a bystander that goes on.
+const EXCEPTIONS: usize = 35 * 3 + 2;
 
 /// 48 changes and one series at random for each of three victims; no memory left behind.
 const SAVE_AREAS: usize = (48 + 1) * 3 + 1;
@@ -84,6 +84,40 @@ fn canaries() {
 #[test]
 fn system_calls() {
     scenario("scenario=syscalls exit=1", Cpu::Usual, 3);
+}
+
+/// Each of four cores; that the grammar reaches all operations.
+const FUZZ: usize = 4 + 1;
+
+/// System calls by a grammar, on four cores at once. Ten million take
+/// `cargo run -- test fuzz calls=10000000 --cpus 4 --accel tcg --timeout 7200`.
+#[test]
+fn system_calls_by_grammar() {
+    let boot = Boot {
+        cores: 4,
+        memory_mib: 512,
+        accel: Accel::Tcg,
+        ..machine("scenario=fuzz calls=200000 exit=1", Cpu::Usual)
+    };
+    checked(&boot, FUZZ);
+}
+
+/// Five checks of system calls, six of references, four of forged capabilities, four of leaks.
+const RELIABILITY: usize = 5 + 6 + 4 + 4;
+
+/// Bad input of each kind, and what shows of the CPU driver and of others.
+#[test]
+fn reliability() {
+    scenario("scenario=reliability exit=1", Cpu::Usual, RELIABILITY);
+}
+
+/// Ten resources of victims, and the bells of the scenario itself.
+const EXHAUSTION: usize = 10 + 1;
+
+/// Slots, RAM, page tables and others are used up and given back a thousand times.
+#[test]
+fn exhaustion() {
+    scenario("scenario=exhaustion exit=1", Cpu::Usual, EXHAUSTION);
 }
 
 /// Six checks of forms, eight of waits, five of capabilities, five of ends, all of it at random.

@@ -73,6 +73,10 @@ pub enum Setting<'a> {
     Accel(Accelerator),
     /// `samples=N`: how many samples a benchmark takes of each metric, at most [`MAX_SAMPLES`].
     Samples(NonZero<u32>),
+    /// `calls=N`: how many operations a test scenario makes.
+    Calls(u64),
+    /// `victim=N`: which of a test scenario's domains to make alone.
+    Victim(u64),
     /// `policy=NAME`: where benchmarks have the memory of their channels placed, one of [`POLICIES`].
     Policy(&'a str),
     /// `exit=1`: when everything is done, or nothing can be done, end QEMU by its debug exit device. Without this word
@@ -322,6 +326,8 @@ impl<'a> Setting<'a> {
                 None => Err(CommandLineError::NotAnAccelerator(word.text)),
             },
             "samples" => word.count(MAX_SAMPLES).map(Self::Samples),
+            "calls" => word.number(1, u64::MAX).map(Self::Calls),
+            "victim" => word.number(0, u64::MAX).map(Self::Victim),
             "policy" if POLICIES.contains(&word.value) => Ok(Self::Policy(word.value)),
             "policy" => Err(CommandLineError::NotAPolicy(word.text)),
             "exit" if word.value == "1" => Ok(Self::Exit),
@@ -398,7 +404,7 @@ impl fmt::Display for CommandLineError<'_> {
             Self::UnknownKey(word) => write!(
                 f,
                 "\"{word}\" on the command line has an unknown key; there are bench, scenario, cpus, nodes, seed, \
-                 accel, samples, policy, log and exit"
+                 accel, samples, calls, victim, policy, log and exit"
             ),
             Self::Repeated(word) => {
                 write!(f, "\"{word}\" on the command line has the key of an earlier word")

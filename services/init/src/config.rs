@@ -26,6 +26,10 @@ pub struct Config {
     pub at_end: AtEnd,
     /// Samples per metric; `None`: the benchmark's choice.
     pub samples: Option<u64>,
+    /// Operations that a scenario makes; `None`: the scenario's choice.
+    pub calls: Option<u64>,
+    /// The only one of a scenario's domains to make; `None`: all.
+    pub victim: Option<u64>,
     /// Where benchmarks have the memory of their channels placed.
     pub policy: Policy,
 }
@@ -49,6 +53,8 @@ impl Default for Config {
             accel: Accel::Tcg,
             at_end: AtEnd::Stay,
             samples: None,
+            calls: None,
+            victim: None,
             policy: Policy::default(),
         }
     }
@@ -77,10 +83,18 @@ pub const MORE_MEMORY: u64 = 144 << 20;
 const SPAWNING: [&str; 4] = ["bench_spawn", "bench_yield", "bench_lmp_pingpong", "bench_lmp_cap"];
 
 /// Tests that have domains made by the monitor.
-const ORDERING: [&str; 3] = ["test_spawning", "test_memserv", "test_mesh"];
+const ORDERING: [&str; 4] = ["test_spawning", "test_memserv", "test_mesh", "test_fuzz"];
+
+/// Domains of tests that make domains of their core by themselves, though a monitor orders them.
+const MAKING: [&str; 1] = ["test_fuzz_node"];
 
 impl Needs {
-    /// What the domain of this module needs.
+    /// What the domain of this module needs that a monitor orders.
+    pub fn of_ordered(module: &str) -> Needs {
+        if MAKING.contains(&module) { Needs::ARCHIVE } else { Needs::empty() }
+    }
+
+    /// What the domain of this module needs that the command line asks for.
     pub fn of(module: &str) -> Needs {
         if module == "bench_caps" {
             Needs::MEMORY
@@ -127,6 +141,8 @@ impl Config {
                 Setting::Seed(seed) => config.seed = seed,
                 Setting::Accel(accelerator) => config.accel = accel(accelerator),
                 Setting::Samples(n) => config.samples = Some(n.get().into()),
+                Setting::Calls(n) => config.calls = Some(n),
+                Setting::Victim(n) => config.victim = Some(n),
                 // The words are the same: `skb` asserts it.
                 Setting::Policy(word) => config.policy = Policy::from_word(word).unwrap_or_default(),
                 Setting::Exit => config.at_end = AtEnd::Exit,
@@ -166,7 +182,7 @@ mod tests {
     fn all_words_are_understood() {
         let line =
             b"bench=syscall,yield cpus=8 seed=7 accel=icount exit=1 log=info samples=10 nodes=2 scenario=hog \
-              policy=worst";
+              policy=worst calls=9 victim=0";
         let expected = Config {
             benches: std::vec!["syscall".into(), "yield".into()],
             scenario: Some("hog".into()),
@@ -175,6 +191,8 @@ mod tests {
             accel: Accel::Icount,
             at_end: AtEnd::Exit,
             samples: Some(10),
+            calls: Some(9),
+            victim: Some(0),
             policy: Policy::Worst,
         };
         assert_eq!(Config::parse(line).unwrap(), expected);
@@ -197,6 +215,8 @@ mod tests {
         assert_eq!(Needs::of("bench_syscall"), Needs::empty());
         let more = |line: &str| Config::parse(line.as_bytes()).unwrap().more_memory();
         assert_eq!((more("bench=syscall,caps"), more("bench=syscall")), (MORE_MEMORY, 0));
+        assert_eq!(Needs::of_ordered("test_fuzz_node"), Needs::ARCHIVE);
+        assert_eq!(Needs::of_ordered("test_hog"), Needs::empty());
     }
 
     #[test]

@@ -406,10 +406,13 @@ impl Run<'_> {
 
     /// The arguments of each benchmark and test.
     fn args(&self) -> String {
-        let Run { config: Config { accel, seed, policy, samples, .. }, cores, nodes, .. } = self;
+        let Run { config: Config { accel, seed, policy, samples, calls, victim, .. }, cores, nodes, .. } =
+            self;
         let mut args = format!("accel={accel} cores={cores} nodes={nodes} seed={seed} policy={policy}");
-        if let Some(samples) = samples {
-            args.push_str(&format!(" samples={samples}"));
+        for (key, number) in [("samples", samples), ("calls", calls), ("victim", victim)] {
+            if let Some(number) = number {
+                args.push_str(&format!(" {key}={number}"));
+            }
         }
         args
     }

@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use boot_archive::Archive;
+use init::config::Needs;
 use init::orders::{BadOrder, Order, Spawn};
 use init::roster::{Number, Roster, Standing};
 use lmp::cptr::L2_SLOTS;
@@ -354,7 +355,11 @@ impl Spawner {
     fn try_waiting(&mut self) {
         while let Some(mut waiting) = self.waiting.pop_front() {
             let Spawn { request, memory, ref module, ref args } = waiting.spawn;
-            match self.spawn(module, |b| b.args(args).memory(memory)) {
+            let made = self.spawn(module, |b| {
+                let b = b.args(args).memory(memory);
+                if Needs::of_ordered(module).contains(Needs::ARCHIVE) { b.with_archive() } else { b }
+            });
+            match made {
                 Ok(number) => self.report_spawned(request, Some(number)),
                 Err(NotSpawned::NoStream) if waiting.tries < STREAM_PATIENCE => {
                     waiting.tries += 1;

@@ -10,6 +10,8 @@ extern crate alloc;
 pub mod chatter;
 pub mod connecting;
 pub mod exchange;
+pub mod exhausting;
+pub mod fuzzing;
 pub mod idling;
 pub mod mesh;
 pub mod peer;

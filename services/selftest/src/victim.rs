@@ -61,6 +61,13 @@ pub const FAULTS: &[Raise] = &[
     raise!("divide", Expected::Vector(0), "xor ecx, ecx", "div ecx",
         out("ecx") _, inout("eax") 1 => _, inout("edx") 0 => _),
     raise!("single-step", Expected::Vector(1), "pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop"),
+    // The trap is held back by a load of SS until after the next instruction.
+    raise!("single-step-mov-ss", Expected::Vector(1), "mov ecx, ss", "pushfq", "or qword ptr [rsp], 0x100",
+        "popfq", "mov ss, ecx", "nop", "nop", out("ecx") _),
+    // It is held back until a system call has entered the CPU driver, which must not take it.
+    raise!("mov-ss-syscall", Expected::Vector(1), "mov ecx, ss", "pushfq", "or qword ptr [rsp], 0x100",
+        "popfq", "mov ss, ecx", "syscall", "nop", "nop", inout("rax") 0u64 => _, out("rcx") _, out("r11") _,
+        clobber_abi("C")),
     // QEMU 7.2 does not know the instruction.
     raise!("icebp", Expected::OneOf([1, 6]), ".byte 0xf1"),
     raise!("breakpoint", Expected::Vector(3), "int3"),
@@ -71,6 +78,8 @@ pub const FAULTS: &[Raise] = &[
     raise!("privileged-cr3", Expected::Vector(13), "mov rax, cr3", out("rax") _),
     raise!("privileged-wrmsr", Expected::Vector(13), "wrmsr",
         in("ecx") 0xc000_0080u32, in("eax") 0, in("edx") 0),
+    raise!("debug-register-read", Expected::Vector(13), "mov rax, dr0", out("rax") _),
+    raise!("debug-register-write", Expected::Vector(13), "mov dr7, rax", in("rax") 0u64),
     raise!("port", Expected::Vector(13), "out 0x80, al", in("al") 0u8),
     raise!("non-canonical-read", Expected::Vector(13), "mov rax, [rax]", inout("rax") NON_CANONICAL => _),
     // #SS by the book; QEMU's TCG raises #GP for any non-canonical address.

@@ -119,7 +119,7 @@ fn a_wrong_word_is_named() {
     says(
         b"benhc=syscall",
         "\"benhc=syscall\" on the command line has an unknown key; there are bench, scenario, cpus, nodes, seed, \
-         accel, samples, policy, log and exit",
+         accel, samples, calls, victim, policy, log and exit",
     );
     says(b"seed=1 log=info seed=1", "\"seed=1\" on the command line has the key of an earlier word");
     says(b"seed=-1", "\"seed=-1\" on the command line needs a number from 0 to 18446744073709551615");

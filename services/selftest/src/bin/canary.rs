@@ -20,7 +20,7 @@ runtime::entry!(main);
 fn main(env: &Env) -> u64 {
     let mut test = Test::new(env);
     let result = run(&test);
-    test.check("canary", result);
+    test.check("leaks: FPU, AVX, FS and GS across preemption", result);
     test.finish()
 }
 

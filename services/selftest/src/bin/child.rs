@@ -11,8 +11,13 @@
 //! | `chatter` | executes message forms at random, with others |
 //! | `peer` | executes message forms as it is told |
 //! | `syscalls` | invokes at random |
+//! | `grammar` | invokes at random, by a grammar of what fits its capabilities |
+//! | `exhaust` | uses something up and gives it back, again and again |
+//! | `partner` | answers the calls of such a domain, and calls it |
 #![no_std]
 #![no_main]
+
+extern crate alloc;
 
 use boot_freestanding as _;
 use lmp::syscall;
@@ -23,8 +28,14 @@ use selftest::{SHARED, Shared};
 
 #[path = "parts/canary.rs"]
 mod canary;
+#[path = "parts/exhaust.rs"]
+mod exhaust;
 #[path = "parts/fuzz.rs"]
 mod fuzz;
+#[path = "parts/grammar.rs"]
+mod grammar;
+#[path = "parts/partner.rs"]
+mod partner;
 
 runtime::entry!(main);
 
@@ -32,6 +43,11 @@ runtime::entry!(main);
 const BAD_MODE: u64 = 3;
 
 fn main(env: &Env) -> u64 {
+    match env.value("mode") {
+        Some("grammar") => return grammar::run(env),
+        Some("partner") => return partner::run(),
+        _ => {}
+    }
     let Ok(shared) = Shared::of(SHARED) else { return BAD_MODE };
     match env.value("mode").unwrap_or("") {
         "count" => loop {
@@ -61,6 +77,7 @@ fn main(env: &Env) -> u64 {
         "canary" => canary::run(env, &shared),
         "chatter" => selftest::chatter::run(env),
         "peer" => selftest::peer::run(&shared),
+        "exhaust" => exhaust::run(env, &shared),
         "syscalls" => fuzz::run(env, &shared),
         _ => BAD_MODE,
     }
