@@ -3,7 +3,8 @@
 use crate::input::Input;
 use crate::machine::{Machine, ROOT_L1, ROOT_L1_BYTES, ROOT_SLOT};
 use caps::{Budget, CSpace, Capability, Level, MappingRange, Mark, Progress, Request, SlotAddr, Slots};
-use lmp::invocation::{MapFlags, Op};
+use lmp::arguments::{Copy, Map, Mint, OneSlot, Retype};
+use lmp::invocation::Op;
 use lmp::objects::PAGE_SIZE;
 use lmp::{CPtr, ObjType, Rights, SlotRef, SysError};
 
@@ -16,7 +17,7 @@ const INVOCATIONS: usize = 64;
 struct Registers {
     invoked: CPtr,
     op: Op,
-    words: [u64; 6],
+    words: [u64; 10],
 }
 
 impl Registers {
@@ -37,7 +38,7 @@ impl Registers {
             let op = Op::from_code(input.byte()?.into());
             let Some(op) = op.filter(|op| Registers::read(*op) > 0) else { continue };
             let invoked = CPtr(input.word() as u32);
-            let mut words = [0; 6];
+            let mut words = [0; 10];
             words[..Registers::read(op)].fill_with(|| input.word());
             return Some(Registers { invoked, op, words });
         }
@@ -65,8 +66,8 @@ impl Caller {
             })
     }
 
-    fn slot(&self, space: CSpace, word: u64) -> Result<caps::Place, SysError> {
-        let slot = SlotRef::decode(word).ok_or(SysError::NoSuchSlot)?;
+    /// Where `slot` is in the invoked space, or the caller's.
+    fn place(&self, space: CSpace, slot: SlotRef) -> Result<caps::Place, SysError> {
         space.resolve(&self.machine.arena, slot)
     }
 
@@ -88,52 +89,54 @@ impl Caller {
         if !cap.rights.contains(right) {
             return Err(SysError::MissingRight);
         }
-        let dst = self.slot(CSpace::new(&cap)?, r.words[0])?;
-        let source = |caller: &Caller| Ok::<SlotAddr, SysError>(caller.slot(caller.space, r.words[1])?.slot);
-        let budget = Budget::ENTRY;
+        let (invoked, own, budget) = (CSpace::new(&cap)?, self.space, Budget::ENTRY);
         match r.op {
             Op::Copy => {
-                let src = source(self)?;
+                let a = Copy::read(&r.words)?;
+                let (dst, src) = (self.place(invoked, a.dst)?, self.place(own, a.src)?.slot);
                 self.machine.step(budget, |db, s, _, _| db.copy(s, dst, src))
             }
             Op::Mint => {
-                let src = source(self)?;
-                let rights = u8::try_from(r.words[2]).ok().and_then(Rights::from_bits);
-                let rights = rights.ok_or(SysError::BadArgument)?;
-                self.machine.step(budget, |db, s, _, _| db.mint(s, dst, src, rights, r.words[3]))
+                let a = Mint::read(&r.words)?;
+                let (dst, src) = (self.place(invoked, a.dst)?, self.place(own, a.src)?.slot);
+                self.machine.step(budget, |db, s, _, _| db.mint(s, dst, src, a.rights, a.badge))
             }
             Op::Retype => {
-                let src = source(self)?;
-                let ty = u8::try_from(r.words[2]).ok().and_then(ObjType::from_code);
-                let ty = ty.ok_or(SysError::BadArgument)?;
-                let request = Request { ty, offset: r.words[3], size: r.words[4], count: r.words[5] };
+                let a = Retype::read(&r.words)?;
+                let (dst, src) = (self.place(invoked, a.dst)?, self.place(own, a.src)?.slot);
+                let request = Request { ty: a.ty, offset: a.offset, size: a.size, count: a.count };
                 self.machine.step(budget, |db, s, k, b| db.retype(s, k, dst, src, request, b))
             }
-            Op::Delete => self.machine.step(budget, |db, s, k, b| db.delete(s, k, dst.slot, b)),
-            Op::Revoke => self.machine.step(budget, |db, s, k, b| db.revoke(s, k, dst.slot, b)),
-            _ => {
-                let [first, base, size, _] = self.machine.db.identify(&self.machine.arena, dst.slot)?.words();
-                let told = self.machine.arena.get(dst.slot).cap;
-                assert_eq!((first as u8, base, size), (told.ty as u8, told.base, told.size));
-                Ok(())
+            op => {
+                let slot = self.place(invoked, OneSlot::read(&r.words)?.slot)?.slot;
+                match op {
+                    Op::Delete => self.machine.step(budget, |db, s, k, b| db.delete(s, k, slot, b)),
+                    Op::Revoke => self.machine.step(budget, |db, s, k, b| db.revoke(s, k, slot, b)),
+                    _ => self.identify(slot),
+                }
             }
         }
     }
 
+    fn identify(&self, slot: SlotAddr) -> Result<(), SysError> {
+        let [first, base, size, _] = self.machine.db.identify(&self.machine.arena, slot)?.words();
+        let cap = self.machine.arena.get(slot).cap;
+        assert_eq!((first as u8, base, size), (cap.ty as u8, cap.base, cap.size));
+        Ok(())
+    }
+
     fn map(&mut self, r: &Registers, table_slot: SlotAddr, table: Capability) -> Result<(), SysError> {
         let level = table.ty.vnode_level().ok_or(SysError::NoSuchOperation)?;
-        let [entry, object, offset, flags, count, dst] = r.words;
         if !table.rights.contains(Rights::WRITE) {
             return Err(SysError::MissingRight);
         }
+        let Map { first: entry, object, offset, count, mapping, .. } = Map::read(&r.words)?;
         if count == 0 || entry >= 512 || count > 512 - entry {
             return Err(SysError::OutOfRange);
         }
-        MapFlags::from_bits(flags).ok_or(SysError::BadArgument)?;
-        let reference = u32::try_from(object).map(CPtr).map_err(|_| SysError::NoSuchSlot)?;
-        let object = self.space.capability(&self.machine.arena, reference)?;
+        let object = self.space.capability(&self.machine.arena, object)?;
         let cap = self.machine.arena.get(object).cap;
-        let dst = self.slot(self.space, dst)?;
+        let dst = self.place(self.space, mapping)?;
         if dst.level != Level::L2 {
             return Err(SysError::BadArgument);
         }
