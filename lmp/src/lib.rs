@@ -3,6 +3,7 @@
 //! * [`cptr`]: capability references and the slots every domain starts with;
 //! * [`objects`]: the one table of capability types, and rights;
 //! * [`invocation`]: the operations on each type and their registers;
+//! * [`arguments`]: the words of those on slots and page tables, typed;
 //! * [`error`]: the status codes a system call returns;
 //! * [`buffer`]: where the next message goes in an endpoint's buffer;
 //! * [`frame`]: the dispatcher frame, through which upcalls and save areas pass;
@@ -17,6 +18,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod arguments;
 pub mod buffer;
 pub mod cptr;
 pub mod error;

@@ -1,4 +1,6 @@
 //! Executables built by hand, one defect each, and random damage.
+//!
+//! Where a comment begins with *Row*, the test is for a row of the system's table of bad input.
 
 extern crate std;
 
@@ -259,6 +261,7 @@ fn a_file_of_another_kind_is_refused() {
     assert!(Image::parse(&gnu, policy()).is_ok());
 }
 
+/// Row *ELF modules*: header overflow, of the table.
 #[test]
 fn a_bad_header_table_is_refused() {
     says(
@@ -369,6 +372,7 @@ fn more_contents_than_memory_are_refused() {
     assert!(matches!(error, ElfError::MemorySmallerThanContents { segment: 1, memory: 0, .. }));
 }
 
+/// Row *ELF modules*: header overflow, of the contents.
 #[test]
 fn contents_outside_the_file_are_refused() {
     says(
@@ -382,6 +386,7 @@ fn contents_outside_the_file_are_refused() {
     }
 }
 
+/// Row *ELF modules*: header overflow, of the addresses.
 #[test]
 fn an_address_that_wraps_around_is_refused() {
     says(
@@ -400,6 +405,7 @@ fn an_address_that_wraps_around_is_refused() {
     assert!(matches!(error, ElfError::AddressWraps { segment: 2, .. }));
 }
 
+/// Row *ELF modules*: kernel-half addresses.
 #[test]
 fn addresses_outside_the_allowed_ones_are_refused() {
     says(
@@ -437,6 +443,7 @@ fn a_segment_without_access_is_refused() {
     );
 }
 
+/// Row *ELF modules*: W+X segments.
 #[test]
 fn a_writable_and_executable_segment_is_refused() {
     for flags in [3, 7] {
@@ -448,6 +455,7 @@ fn a_writable_and_executable_segment_is_refused() {
     }
 }
 
+/// Row *ELF modules*: overlapping segments.
 #[test]
 fn segments_that_share_a_page_are_refused() {
     // Text and data meet inside one page without sharing a byte.
@@ -468,6 +476,7 @@ fn segments_that_share_a_page_are_refused() {
     }
 }
 
+/// Row *ELF modules*: huge BSS.
 #[test]
 fn more_memory_than_granted_is_refused() {
     let bytes = program().bytes();
@@ -483,6 +492,7 @@ fn more_memory_than_granted_is_refused() {
     assert!(matches!(error, ElfError::TooMuchMemory { .. }));
 }
 
+/// Row *ELF modules*: entry outside text.
 #[test]
 fn an_entry_outside_text_is_refused() {
     says(

@@ -156,3 +156,259 @@ impl CapDb {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cte::{Capability, CoreId, Cte, Link, Mapping, SlotAddr};
+    use crate::lookup::{Level, Place};
+    use lmp::objects::{CTE_SIZE, PAGE_SIZE};
+    use std::vec;
+    use std::vec::Vec;
+
+    const CORE: CoreId = CoreId(1);
+    /// Where the slots are.
+    const SLOTS: u64 = 0x10_0000;
+
+    #[derive(Clone)]
+    struct Memory(Vec<Cte>);
+
+    fn index(slot: SlotAddr) -> usize {
+        ((slot.0 - SLOTS) / CTE_SIZE) as usize
+    }
+
+    fn at(n: u32) -> SlotAddr {
+        SlotAddr(SLOTS).offset(n)
+    }
+
+    impl Slots for Memory {
+        fn get(&self, slot: SlotAddr) -> &Cte {
+            &self.0[index(slot)]
+        }
+        fn get_mut(&mut self, slot: SlotAddr) -> &mut Cte {
+            &mut self.0[index(slot)]
+        }
+    }
+
+    impl Memory {
+        /// Corrects heights and limits after damage that is not to be seen by them.
+        fn refresh(&mut self) {
+            for _ in 0..8 {
+                for n in 0..self.0.len() as u32 {
+                    if self.get(at(n)).node.height > 0 {
+                        let (height, limit) = summary(self, at(n));
+                        let node = &mut self.get_mut(at(n)).node;
+                        (node.height, node.max_limit) = (height, limit);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ram(n: u64) -> Capability {
+        Capability::new(ObjType::Ram, n * 4 * PAGE_SIZE, 2 * PAGE_SIZE, CORE)
+    }
+
+    /// Seven pieces of RAM in the first seven of 16 slots: a full tree of three levels, its root in slot 3.
+    fn full() -> (CapDb, Memory) {
+        let (mut db, mut memory) = (CapDb::new(CORE), Memory(vec![Cte::EMPTY; 16]));
+        for n in 0..7 {
+            put(&mut db, &mut memory, n, ram(n.into()));
+        }
+        assert_eq!(db.tree.root(), Some(at(3)));
+        assert_eq!(memory.get(at(3)).node.height, 3);
+        assert_eq!(audit(&db, &memory), Ok(7));
+        (db, memory)
+    }
+
+    fn put(db: &mut CapDb, memory: &mut Memory, n: u32, cap: Capability) {
+        let place = Place { slot: at(n), level: Level::L2, room: 1 };
+        assert_eq!(db.insert_root(memory, place, cap), Ok(()));
+    }
+
+    /// The whole audit in steps of one; how many capabilities it saw.
+    fn audit(db: &CapDb, memory: &Memory) -> Result<u64, AuditError> {
+        let mut cursor = AuditCursor::default();
+        while db.audit_step(memory, &mut cursor, &mut Budget { objects: 1, bytes: 0 })?
+            == AuditProgress::Again
+        {}
+        Ok(cursor.capabilities)
+    }
+
+    /// What the audit says after `damage` to seven pieces of RAM.
+    fn damaged(damage: impl FnOnce(&mut CapDb, &mut Memory)) -> AuditError {
+        let (mut db, mut memory) = full();
+        damage(&mut db, &mut memory);
+        audit(&db, &memory).expect_err("the audit sees nothing")
+    }
+
+    #[test]
+    fn damage_to_the_links_is_seen() {
+        assert_eq!(damaged(|_, m| m.get_mut(at(3)).node.parent = Link::to(at(0))), AuditError::Root);
+        for n in [0, 2, 5] {
+            assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.parent = Link::NONE), AuditError::ParentLink);
+        }
+        for n in 0..7 {
+            assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.height += 1), AuditError::Summary);
+            assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.max_limit += 1), AuditError::Summary);
+        }
+        // One side is missing altogether.
+        for left in [true, false] {
+            let error = damaged(|_, m| {
+                let node = &mut m.get_mut(at(3)).node;
+                if left {
+                    node.left = Link::NONE
+                } else {
+                    node.right = Link::NONE
+                }
+                m.refresh();
+            });
+            assert_eq!(error, AuditError::Balance);
+        }
+    }
+
+    #[test]
+    fn a_capability_at_the_wrong_place_is_seen() {
+        // A right child before its parent.
+        let error = damaged(|_, m| {
+            m.get_mut(at(2)).cap.base = ram(0).base + PAGE_SIZE;
+            m.get_mut(at(2)).cap.size = PAGE_SIZE;
+            m.refresh();
+        });
+        assert_eq!(error, AuditError::Order);
+    }
+
+    #[test]
+    fn an_empty_slot_in_the_tree_is_seen() {
+        let (mut db, mut memory) = (CapDb::new(CORE), Memory(vec![Cte::EMPTY; 2]));
+        put(&mut db, &mut memory, 0, ram(1));
+        memory.get_mut(at(0)).cap = Capability { base: ram(1).base, ..Capability::NULL };
+        assert_eq!(audit(&db, &memory), Err(AuditError::Empty));
+    }
+
+    #[test]
+    fn marks_that_nothing_stands_for_are_seen() {
+        let mark = |n, mark| damaged(move |_, m| m.get_mut(at(n)).cap.mark = mark);
+        for n in 0..7 {
+            assert_eq!(mark(n, Mark::Waiting), AuditError::Mark);
+            assert_eq!(mark(n, Mark::Reserved), AuditError::Mark);
+            assert_eq!(mark(n, Mark::Condemned), AuditError::Mark);
+            assert_eq!(mark(n, Mark::Deleting), AuditError::Deleting);
+        }
+        // A CNode's last capability that is not in the CNode.
+        let error = damaged(|db, m| {
+            put(db, m, 8, Capability::new(ObjType::L2CNode, 1 << 20, 256 * CTE_SIZE, CORE));
+            m.get_mut(at(8)).cap.base += 1 << 20;
+            m.refresh();
+            m.get_mut(at(8)).cap.mark = Mark::Condemned;
+        });
+        assert_eq!(error, AuditError::Mark);
+        // And one that is.
+        let (mut db, mut memory) = full();
+        put(&mut db, &mut memory, 8, Capability::new(ObjType::L2CNode, SLOTS, 256 * CTE_SIZE, CORE));
+        memory.get_mut(at(8)).cap.mark = Mark::Condemned;
+        assert_eq!(audit(&db, &memory), Ok(8));
+        // What is in the CNode, but has no slots.
+        let error = damaged(|db, m| {
+            put(db, m, 8, Capability::new(ObjType::Ram, SLOTS, PAGE_SIZE, CORE));
+            m.get_mut(at(8)).cap.mark = Mark::Condemned;
+        });
+        assert_eq!(error, AuditError::Mark);
+    }
+
+    #[test]
+    fn a_broken_list_of_condemned_cnodes_is_seen() {
+        assert_eq!(damaged(|db, _| db.depth = 1), AuditError::Condemned);
+        assert_eq!(damaged(|db, _| db.condemned = Link::to(at(2))), AuditError::Condemned);
+        let both = |db: &mut CapDb| (db.depth, db.condemned) = (1, Link::to(at(8)));
+        let error = damaged(|db, m| {
+            put(db, m, 8, Capability::new(ObjType::L2CNode, SLOTS, 256 * CTE_SIZE, CORE));
+            both(db);
+        });
+        assert_eq!(error, AuditError::Condemned);
+        let (mut db, mut memory) = full();
+        put(&mut db, &mut memory, 8, Capability::new(ObjType::L2CNode, SLOTS, 256 * CTE_SIZE, CORE));
+        memory.get_mut(at(8)).cap.mark = Mark::Condemned;
+        both(&mut db);
+        assert_eq!(audit(&db, &memory), Ok(8));
+    }
+
+    #[test]
+    fn a_broken_list_of_slots_being_emptied_is_seen() {
+        // Slots 1, 5, 2 in this order.
+        let (mut db, mut memory) = full();
+        db.deleting = Link::to(at(1));
+        for (n, back, next) in [(1, None, Some(5)), (5, Some(1), Some(2)), (2, Some(5), None)] {
+            let cte = memory.get_mut(at(n));
+            cte.cap.mark = Mark::Deleting;
+            (cte.node.back, cte.node.link) = (link(back), link(next));
+        }
+        assert_eq!(audit(&db, &memory), Ok(7));
+        for n in [1, 5, 2] {
+            for wrong in [Link::NONE, Link::to(at(4))] {
+                for back in [true, false] {
+                    let mut memory = memory.clone();
+                    let node = &mut memory.get_mut(at(n)).node;
+                    let end = if back { &mut node.back } else { &mut node.link };
+                    if *end == wrong {
+                        continue;
+                    }
+                    *end = wrong;
+                    assert_eq!(audit(&db, &memory), Err(AuditError::Deleting), "{n} {back} {wrong:?}");
+                }
+            }
+        }
+        db.deleting = Link::NONE;
+        assert_eq!(audit(&db, &memory), Err(AuditError::Deleting));
+    }
+
+    fn link(n: Option<u32>) -> Link {
+        n.map_or(Link::NONE, |n| Link::to(at(n)))
+    }
+
+    #[test]
+    fn objects_that_overlap_are_seen() {
+        let error = damaged(|_, m| {
+            m.get_mut(at(0)).cap.size = 5 * PAGE_SIZE;
+            m.refresh();
+        });
+        assert_eq!(error, AuditError::Overlap);
+    }
+
+    #[test]
+    fn only_the_products_of_a_retype_lie_within_its_reservation() {
+        let found = |ty, mark| {
+            let (mut db, mut memory) = (CapDb::new(CORE), Memory(vec![Cte::EMPTY; 16]));
+            let whole = Capability::new(ObjType::Notification, 1 << 20, 128, CORE);
+            db.put(&mut memory, at(0), Capability { mark: Mark::Reserving, ..whole });
+            let inner = Capability::new(ty, (1 << 20) + 64, 64, CORE);
+            db.put(&mut memory, at(1), Capability { mark, ..inner });
+            memory.get_mut(at(1)).node.link = Link::to(at(0));
+            audit(&db, &memory)
+        };
+        assert_eq!(found(ObjType::Notification, Mark::Reserved), Ok(2));
+        assert_eq!(found(ObjType::Notification, Mark::Ready), Err(AuditError::Overlap));
+        assert_eq!(found(ObjType::Link, Mark::Reserved), Err(AuditError::Overlap));
+        assert_eq!(found(ObjType::Link, Mark::Ready), Err(AuditError::Overlap));
+    }
+
+    #[test]
+    fn a_mapping_without_its_frame_is_seen() {
+        let table = Mapping { table: 1 << 30, generation: 1, entry: 0, count: 1, offset: 0 };
+        let mapping = |base, size| Capability {
+            data: table.encode(),
+            ..Capability::new(ObjType::Mapping, base, size, CORE)
+        };
+        let found = |frame: Capability, mapping: Capability| {
+            let (mut db, mut memory) = (CapDb::new(CORE), Memory(vec![Cte::EMPTY; 16]));
+            put(&mut db, &mut memory, 0, frame);
+            db.put(&mut memory, at(1), mapping);
+            audit(&db, &memory)
+        };
+        let frame = Capability::new(ObjType::Frame, 1 << 20, 2 * PAGE_SIZE, CORE);
+        assert_eq!(found(frame, mapping(1 << 20, 2 * PAGE_SIZE)), Ok(2));
+        assert_eq!(found(frame, mapping(1 << 20, PAGE_SIZE)), Err(AuditError::Orphan));
+        assert_eq!(found(frame, mapping((1 << 20) + PAGE_SIZE, PAGE_SIZE)), Err(AuditError::Orphan));
+        assert_eq!(found(frame, mapping(1 << 21, PAGE_SIZE)), Err(AuditError::Orphan));
+    }
+}

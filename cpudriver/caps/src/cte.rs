@@ -44,12 +44,6 @@ impl Link {
     }
 }
 
-impl From<Option<SlotAddr>> for Link {
-    fn from(slot: Option<SlotAddr>) -> Link {
-        slot.map_or(Link::NONE, Link::to)
-    }
-}
-
 /// Where slots come from: the kernel's physical window, or an arena in tests.
 ///
 /// Both methods are called only with addresses of slots in CNodes that exist.
@@ -333,3 +327,27 @@ impl Cte {
 const _: () = assert!(size_of::<Cte>() as u64 == CTE_SIZE);
 const _: () = assert!(align_of::<Cte>() == 64);
 const _: () = assert!(core::mem::offset_of!(Cte, node) == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_are_exchanged_and_nothing_else() {
+        let all = Capability::new(ObjType::Frame, 4096, 8192, CoreId(3));
+        let few = all.with_rights(Rights::READ);
+        assert_eq!((all.rights, few.rights), (Rights::all(), Rights::READ));
+        assert_eq!(few.with_rights(Rights::all()), all);
+    }
+
+    #[test]
+    fn a_tag_tells_type_and_mark_apart() {
+        let cap = Capability::new(ObjType::Frame, 4096, 4096, CoreId(0));
+        assert_eq!(cap.tag(), ObjType::Frame as u16);
+        let busy = Capability { mark: Mark::Deleting, ..cap };
+        assert_eq!(busy.tag(), ObjType::Frame as u16 | 0x100);
+        let waiting = Capability { mark: Mark::Waiting, ..Capability::NULL };
+        assert_eq!(waiting.tag(), 0x500);
+        assert!(Capability::NULL.is_free() && !waiting.is_free() && !cap.is_free() && !busy.is_free());
+    }
+}

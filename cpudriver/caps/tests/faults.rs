@@ -1,4 +1,7 @@
 //! Bad input and awkward situations, one by one: each gets its error, changes nothing, or ends well.
+//!
+//! Where a comment begins with *Row*, the test is for a row of the system's table of bad input: the interface,
+//! what comes there, and what is right.
 
 mod common;
 
@@ -63,6 +66,7 @@ fn finish_all(m: &mut Machine, budget: Budget) {
 
 // Capability references.
 
+/// Row *capability reference*: out of range, too deep; one typed error each.
 #[test]
 fn references_out_of_range_empty_or_too_deep_are_typed_errors() {
     let mut m = machine();
@@ -85,6 +89,7 @@ fn references_out_of_range_empty_or_too_deep_are_typed_errors() {
     assert_eq!(root.slot(&m.arena, CPtr::new(0, 9)), Ok(slot_at(9).slot));
 }
 
+/// Row *capability reference*: wrong type.
 #[test]
 fn only_an_l1_cnode_is_a_root_and_only_l2_cnodes_lie_in_it() {
     let mut m = machine();
@@ -98,6 +103,7 @@ fn only_an_l1_cnode_is_a_root_and_only_l2_cnodes_lie_in_it() {
     assert_eq!(root.slot(&m.arena, CPtr::new(2, 7)), Ok(place(RAM + L2_BYTES, 7).slot));
 }
 
+/// Row *capability reference*: cyclic CNode; the walk is bounded.
 #[test]
 fn a_cnode_that_holds_itself_cannot_loop_a_lookup() {
     let mut m = machine();
@@ -154,6 +160,8 @@ fn kernel_objects_are_never_mappable() {
 
 // Retype.
 
+/// Row *retype*: overlap, occupied slots, size bits of 64 and more, count × size overflow, misalignment; all or
+/// nothing.
 #[test]
 fn retype_refuses_each_bad_argument_with_its_own_error() {
     use ObjType::*;
@@ -210,6 +218,7 @@ fn an_object_as_large_as_its_source_is_in_the_way_too() {
     }
 }
 
+/// Row *retype*: device memory into a kernel object.
 #[test]
 fn device_memory_becomes_no_kernel_object() {
     let mut m = machine();
@@ -224,6 +233,7 @@ fn device_memory_becomes_no_kernel_object() {
     assert!(m.kernel.events.iter().all(|e| !matches!(e, Event::Zero(..))));
 }
 
+/// Row *retype*: zeroed before use.
 #[test]
 fn memory_is_zeroed_before_use_and_not_twice() {
     let mut m = machine();
@@ -292,6 +302,7 @@ fn an_unfinished_retype_is_given_up_by_deleting_any_of_its_slots() {
     }
 }
 
+/// Row *retype*: all or nothing, also over many steps.
 #[test]
 fn many_objects_appear_all_at_once() {
     let mut m = machine();
@@ -397,6 +408,7 @@ fn products_have_no_more_rights_than_the_source() {
 
 // Mint and copy.
 
+/// Row *mint, copy*: more rights; rights only shrink.
 #[test]
 fn rights_only_shrink() {
     let mut m = machine();
@@ -416,6 +428,7 @@ fn rights_only_shrink() {
     assert_eq!(m.cap(9).rights, Rights::READ);
 }
 
+/// Row *mint, copy*: another's badge; refused.
 #[test]
 fn a_badge_is_given_once_and_only_where_it_means_something() {
     let mut m = machine();
@@ -501,6 +514,7 @@ fn a_domain_with_its_root_in_its_own_cnode_goes_by_revoke_and_delete() {
     assert_eq!(m.retype(slot_at(5), ram(), request(ObjType::Frame, 0, 4 * MIB, 1)), Ok(()));
 }
 
+/// Row *delete, revoke*: a CNode that holds itself, by the delete of the capability within it; bounded steps.
 #[test]
 fn a_domain_that_deletes_the_cnode_it_stands_in_goes() {
     for budget in [ONE, Budget::ENTRY] {
@@ -518,6 +532,49 @@ fn a_domain_that_deletes_the_cnode_it_stands_in_goes() {
         assert_eq!(m.arena.all().filter(|(_, c)| !c.cap.is_free()).count(), 3);
         assert_eq!(m.retype(slot_at(5), ram(), request(ObjType::Frame, 0, 4 * MIB, 1)), Ok(()));
     }
+}
+
+/// Row *delete, revoke*: a CNode that holds itself, revoked and deleted from outside; bounded steps.
+#[test]
+fn a_cnode_that_holds_itself_goes_by_revoke_and_delete() {
+    for budget in [ONE, Budget::ENTRY] {
+        let mut m = machine();
+        m.retype(slot_at(5), ram(), request(ObjType::L2CNode, 0, L2_BYTES, 1)).unwrap();
+        m.copy(place(RAM, 0), slot_at(5)).unwrap();
+        m.copy(place(RAM, 255), slot_at(5)).unwrap();
+        let at = slot_at(5);
+        assert_eq!(m.finish(budget, |db, s, k, b| db.revoke(s, k, at.slot, b)), Ok(()));
+        assert_eq!(m.arena.caps().count(), 4);
+        m.copy(place(RAM, 7), slot_at(5)).unwrap();
+        // Its last capability is then the one within it.
+        assert_eq!(m.finish(budget, |db, s, k, b| db.delete(s, k, at.slot, b)), Ok(()));
+        assert_eq!(m.arena.caps().count(), 4);
+        let own = place(RAM, 7);
+        let _ = m.step(budget, |db, s, k, b| db.delete(s, k, own.slot, b));
+        finish_all(&mut m, budget);
+        assert_eq!(m.arena.caps().count(), 3);
+    }
+}
+
+/// Row *delete, revoke*: one's own dispatcher, racing copy; bounded steps, one winner, others retry.
+#[test]
+fn a_dispatcher_that_goes_in_steps_is_not_copied_meanwhile() {
+    let mut m = machine();
+    m.retype(slot_at(5), ram(), request(ObjType::Dispatcher, 0, 1024, 1)).unwrap();
+    m.kernel.dispatcher_steps = 5;
+    let at = slot_at(5);
+    for _ in 0..4 {
+        assert_eq!(m.step(ONE, |db, s, k, b| db.delete(s, k, at.slot, b)), Err(SysError::Again));
+        m.check();
+        assert_eq!(m.copy(slot_at(6), at), Err(SysError::SlotBusy));
+        // Nor does its memory become something else.
+        let r = request(ObjType::Frame, 0, 4096, 1);
+        assert!(m.step(ONE, |db, s, k, b| db.retype(s, k, slot_at(6), ram().slot, r, b)).is_err());
+    }
+    assert_eq!(m.delete(at), Ok(()));
+    let gone = Event::Finalize(ObjType::Dispatcher, RAM, 1024);
+    assert_eq!(m.kernel.events.iter().filter(|e| **e == gone).count(), 1);
+    assert_eq!(m.retype(slot_at(6), ram(), request(ObjType::Frame, 0, 4096, 1)), Ok(()));
 }
 
 #[test]
@@ -590,6 +647,7 @@ fn revoke_deletes_copies_and_descendants_and_nothing_else() {
     assert_eq!(left, [RAM_SLOT, ROOT_SLOT, 5, 6, 130, 131, 132]);
 }
 
+/// Row *delete, revoke*: racing copy or retype during a revoke; one winner, others retry.
 #[test]
 fn nothing_is_made_from_what_is_being_revoked() {
     let mut m = machine();
@@ -616,6 +674,7 @@ fn nothing_is_made_from_what_is_being_revoked() {
     assert_eq!(m.retype(slot_at(121), revoked, r), Ok(()));
 }
 
+/// Row *delete, revoke*: nested revoke; no descendant survives.
 #[test]
 fn a_second_revoke_helps_the_first() {
     let mut m = machine();
@@ -667,6 +726,7 @@ fn a_revoke_ends_even_if_its_own_slot_goes() {
     }
 }
 
+/// Row *delete, revoke*: racing retype that a revoke meets half done; no descendant survives.
 #[test]
 fn an_unfinished_retype_falls_to_a_revoke() {
     for zeroed in [1u32, 40] {
