@@ -20,7 +20,7 @@ use lmp::objects::{Extent, PAGE_SIZE};
 use lmp::{ObjType, Rights};
 
 /// What one step may do: look so many things up, and go through so many slots, entries and pages.
-const STEP: Budget = Budget { objects: 6, bytes: 192 };
+const STEP: Budget = Budget { objects: 4, bytes: 128 };
 
 /// Entries that the processor marks by itself.
 const MARKS: u64 = Entry::ACCESSED.union(Entry::DIRTY).bits();
