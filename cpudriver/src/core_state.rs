@@ -8,6 +8,7 @@ use crate::arch::apic::Apic;
 use crate::arch::cpu::Features;
 use crate::arch::link_area::LinkArea;
 use crate::arch::window::{self, Window};
+use crate::audit::Audit;
 use crate::instance::Handover;
 use crate::link::Readers;
 use crate::objects::{Dispatcher, Link, Notification, Ref};
@@ -76,6 +77,8 @@ pub(crate) struct Kernel {
     pub irqs: [IrqBinding; USER_VECTOR_COUNT as usize],
     /// Counters, but for those the entry code keeps.
     pub counters: [u64; COUNTERS],
+    /// How far the audit has come.
+    pub audit: Audit,
     /// Whether the trampoline is prepared for a core, and which.
     pub armed: Option<u32>,
 }

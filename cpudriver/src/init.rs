@@ -14,7 +14,7 @@ use crate::objects::{Dispatcher, Own, Ref, Saved};
 use boot_archive::Archive;
 use boot_elf::{Access, Image, Policy};
 use boot_info::{BootInfo, PageSize, PhysAddr, PhysRange, RegionKind};
-use caps::{Capability, Level, Objects, Place, SlotAddr};
+use caps::{Capability, Level, MappingRange, Objects, Place, SlotAddr, Slots};
 use lmp::cptr::{CPtr, L2_SLOTS, image, init_l1, task};
 use lmp::frame::{DispatcherFrame, USUAL_FRAME_SIZE, reg};
 use lmp::invocation::{DispatcherState, USER_VECTOR_COUNT, USER_VECTOR_FIRST};
@@ -92,6 +92,35 @@ impl Loader<'_> {
         self.insert(init_l1::TASK, slot.l2(), Capability::new(ty, base, size, self.core.db.core()))
     }
 
+    /// A slot for one of the capabilities that nobody knows by its place.
+    fn unnamed(&mut self) -> Result<u32, Failure> {
+        self.next_image_slot += 1;
+        if self.next_image_slot > L2_SLOTS { Err(FULL) } else { Ok(self.next_image_slot - 1) }
+    }
+
+    /// A frame for memory that `init` has but no name for.
+    fn insert_frame(&mut self, base: u64, len: u64) -> Result<(), Failure> {
+        let slot = self.unnamed()?;
+        self.insert(init_l1::IMAGE, slot, Capability::new(ObjType::Frame, base, len, self.core.db.core()))
+    }
+
+    /// The capability for the mapping of the innermost object around `address` into a page table.
+    fn insert_mapping(&mut self, table: u64, entry: usize, count: u64, address: u64) -> Result<(), Failure> {
+        let slot = self.unnamed()?;
+        let dst = Place {
+            slot: SlotAddr(self.cnodes[init_l1::IMAGE as usize]).offset(slot),
+            level: Level::L2,
+            room: 1,
+        };
+        const LOST: Failure = "`init` would have memory without a capability";
+        let db = &mut self.core.db;
+        let table = db.vnode(&Memory, table).ok_or(LOST)?;
+        let object = db.mappable(&Memory, address).ok_or(LOST)?;
+        let offset = address - Memory.get(object).cap.base;
+        let range = MappingRange { entry: entry as u32, count: count as u32, offset, entry_bytes: PAGE_SIZE };
+        db.insert_mapping(&mut Memory, dst, object, table, range).map_err(|_| LOST)
+    }
+
     /// The page table for `va` at `level` − 1, made if it is not there.
     fn table(&mut self, table: u64, va: u64, level: u32) -> Result<u64, Failure> {
         // SAFETY: tables of `init`, carved below, in the window.
@@ -109,21 +138,30 @@ impl Loader<'_> {
             (ObjType::Pt, _) if va >> 21 == layout::START_INFO >> 21 => Some(image::PT_STACK),
             _ => None,
         };
-        let place = well_known.unwrap_or_else(|| {
-            self.next_image_slot += 1;
-            self.next_image_slot - 1
-        });
+        let place = match well_known {
+            Some(place) => place,
+            None => self.unnamed()?,
+        };
         self.insert(init_l1::IMAGE, place, Capability::new(ty, pa, PAGE_SIZE, self.core.db.core()))?;
+        self.insert_mapping(table, index(va, level), 1, pa)?;
         Ok(pa)
     }
 
     fn map(&mut self, va: u64, pa: u64, len: u64, access: Entry) -> Result<(), Failure> {
-        for offset in (0..len).step_by(PAGE_SIZE as usize) {
+        let mut offset = 0;
+        while offset < len {
             let pdpt = self.table(self.root, va + offset, 4)?;
             let pd = self.table(pdpt, va + offset, 3)?;
             let pt = self.table(pd, va + offset, 2)?;
+            let first = index(va + offset, 1);
+            let count = ((len - offset) / PAGE_SIZE).min(512 - first as u64);
+            self.insert_mapping(pt, first, count, pa + offset)?;
             // SAFETY: as in `table`.
-            unsafe { (&mut *page_table(pt))[index(va + offset, 1)] = paging::entry(pa + offset, access) };
+            let entries = unsafe { &mut (&mut *page_table(pt))[first..first + count as usize] };
+            for entry in entries {
+                *entry = paging::entry(pa + offset, access);
+                offset += PAGE_SIZE;
+            }
         }
         Ok(())
     }
@@ -152,7 +190,9 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
     let root = carver.take(PAGE_SIZE)?;
     let l1 = carver.take(L1_SLOTS * CTE_SIZE)?;
     let mut cnodes = [0; init_l1::FIRST_FREE as usize];
+    let gap = carver.next;
     carver.next = carver.next.next_multiple_of(L2_SIZE);
+    let gap = gap..carver.next;
     for cnode in &mut cnodes {
         *cnode = carver.take(L2_SIZE)?;
     }
@@ -167,6 +207,15 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
     }
     l.insert_task(task::ROOT, ObjType::L1CNode, l1, L1_SLOTS * CTE_SIZE)?;
     l.insert_task(task::VSPACE, ObjType::Pml4, root, PAGE_SIZE)?;
+
+    if !gap.is_empty() {
+        l.insert_frame(gap.start, gap.end - gap.start)?;
+    }
+    let archive_pages = archive.outward(PageSize::Size4K);
+    let archive_base = archive_pages.base().as_u64();
+    let mut cap = Capability::new(ObjType::Frame, archive_base, archive_pages.length(), owner);
+    cap.rights = Rights::READ | Rights::EXECUTE;
+    l.insert(init_l1::TASK, task::ARCHIVE.l2(), cap)?;
 
     for segment in elf.segments() {
         let pages = segment.page_range();
@@ -184,6 +233,7 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
             continue;
         }
         let pa = l.carver.take(pages.end - pages.start)?;
+        l.insert_frame(pa, pages.end - pages.start)?;
         for page in segment.pages() {
             // SAFETY: the pages just carved.
             let memory = unsafe {
@@ -197,24 +247,22 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
         l.map(pages.start, pa, pages.end - pages.start, access)?;
     }
     let stack = l.carver.take(STACK)?;
+    l.insert_frame(stack, STACK)?;
     l.map(layout::STACK_TOP - STACK, stack, STACK, WRITE)?;
     let frame = l.carver.take(USUAL_FRAME_SIZE)?;
-    l.map(layout::DISPATCHER_FRAME, frame, USUAL_FRAME_SIZE, WRITE)?;
     l.insert_task(task::DISPATCHER_FRAME, ObjType::Frame, frame, USUAL_FRAME_SIZE)?;
+    l.map(layout::DISPATCHER_FRAME, frame, USUAL_FRAME_SIZE, WRITE)?;
     let start_info = l.carver.take(PAGE_SIZE)?;
+    l.insert_frame(start_info, PAGE_SIZE)?;
     l.map(layout::START_INFO, start_info, PAGE_SIZE, READ)?;
     let share_base = share.base().as_u64();
-    l.map(layout::SHARE, share_base, share::SIZE, WRITE)?;
     l.insert_task(task::SHARE, ObjType::Frame, share_base, share::SIZE)?;
+    l.map(layout::SHARE, share_base, share::SIZE, WRITE)?;
 
-    let pages = archive.outward(PageSize::Size4K);
-    if pages.length() > layout::ARCHIVE_TOP - layout::ARCHIVE {
+    if archive_pages.length() > layout::ARCHIVE_TOP - layout::ARCHIVE {
         return Err("the boot archive is larger than 512 MiB");
     }
-    l.map(layout::ARCHIVE, pages.base().as_u64(), pages.length(), READ)?;
-    let mut cap = Capability::new(ObjType::Frame, pages.base().as_u64(), pages.length(), owner);
-    cap.rights = Rights::READ | Rights::EXECUTE;
-    l.insert(init_l1::TASK, task::ARCHIVE.l2(), cap)?;
+    l.map(layout::ARCHIVE, archive_base, archive_pages.length(), READ)?;
 
     let first_core = l.core.k.handover.first != 0;
     let kcb = &raw const *l.core as u64;
@@ -233,7 +281,10 @@ pub(crate) fn load(core: &mut Core) -> Result<(), Failure> {
         device_caps = boot_info(&mut l)?;
     }
 
+    // The page is more than the dispatcher needs; the rest of it comes back with the dispatcher.
     let dispatcher = l.carver.take(PAGE_SIZE)?;
+    let slot = l.unnamed()?;
+    l.insert(init_l1::IMAGE, slot, Capability::new(ObjType::Ram, dispatcher, PAGE_SIZE, owner))?;
     l.insert_task(task::DISPATCHER, ObjType::Dispatcher, dispatcher, DISPATCHER_SIZE)?;
 
     // What is left of the first piece, and the other pieces.
@@ -310,10 +361,10 @@ fn boot_info(l: &mut Loader<'_>) -> Result<u32, Failure> {
         window::bytes(copy, len)
     };
     let pages = len.next_multiple_of(PAGE_SIZE);
-    l.map(layout::BOOT_INFO, copy, pages, READ)?;
     let mut cap = Capability::new(ObjType::Frame, copy, pages, l.core.db.core());
     cap.rights = Rights::READ;
     l.insert(init_l1::TASK, task::BOOT_INFO.l2(), cap)?;
+    l.map(layout::BOOT_INFO, copy, pages, READ)?;
     let info = BootInfo::from_bytes(bytes).map_err(|_| "the boot information is damaged")?;
 
     let mut count = 0;

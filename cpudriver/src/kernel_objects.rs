@@ -117,10 +117,10 @@ impl Objects for Kernel {
     }
 }
 
-/// The CPU driver's own root, which lies in its instance and not in the window.
-fn page_table_of_driver(root: u64) -> *const [u64; 512] {
-    let block = root & !(BLOCK - 1);
-    (lmp::layout::KERNEL_BASE + (root - block)) as *const [u64; 512]
+/// One of the CPU driver's own page tables, which lie in its instance and not in the window.
+pub(crate) fn page_table_of_driver(table: u64) -> *const [u64; 512] {
+    let block = table & !(BLOCK - 1);
+    (lmp::layout::KERNEL_BASE + (table - block)) as *const [u64; 512]
 }
 
 /// How far a kernel instance has come. One whose core has started is out of the window.

@@ -14,6 +14,7 @@
 //! | [`trap`], [`dispatch`] | exceptions, interrupts, upcalls, scheduling |
 //! | [`link`] | notifications from core to core |
 //! | [`waiting`] | who waits for which message or answer |
+//! | [`audit`] | checking all that this core keeps, in steps |
 //! | [`log_ring`], [`mod@panic`] | what is said in normal operation, and at the end |
 //! | [`arch`] | the hardware |
 #![no_std]
@@ -22,6 +23,7 @@
 use boot_freestanding as _;
 
 mod arch;
+mod audit;
 mod core_state;
 mod dispatch;
 mod init;

@@ -48,6 +48,11 @@ impl<T: KernelObject> Ref<T> {
         (cap.ty == T::TYPE).then_some(Ref(window::ptr::<T>(cap.base) as u64, PhantomData))
     }
 
+    /// The physical address of the object.
+    pub(crate) fn physical(self) -> u64 {
+        window::physical(self.0)
+    }
+
     /// The address of slot `n` of those at the start of the object.
     pub(crate) fn own_slot(self, n: u32) -> SlotAddr {
         SlotAddr(window::physical(self.0)).offset(n)

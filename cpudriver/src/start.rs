@@ -2,6 +2,7 @@
 
 use crate::arch::link_area::LinkArea;
 use crate::arch::{apic, cpu, entry, io, segments};
+use crate::audit::Audit;
 use crate::core_state::{self, Core, IrqBinding, Kernel};
 use crate::instance::{BLOCK, HANDOVER_OFFSET, Handover};
 use crate::link::Readers;
@@ -68,6 +69,7 @@ pub(crate) extern "C" fn start() -> ! {
             readers: Readers::new(),
             irqs: [IrqBinding::default(); USER_VECTOR_COUNT as usize],
             counters: [0; Counter::ALL.len()],
+            audit: Audit::default(),
             armed: None,
         },
     });

@@ -3,6 +3,7 @@
 //! The reference is looked up, the operation matched with the capability's type, and done. A refusal changes
 //! nothing and leaves the caller's registers alone; results go into the saved registers.
 
+mod audit;
 mod cores;
 mod cspace;
 mod dispatcher;
@@ -190,6 +191,7 @@ fn slow(core: &mut Core, r: &mut Registers<'_>, slot: SlotAddr, op: Op, header: 
         Op::Poll | Op::Signal | Op::Yield | Op::Block => Err(SysError::NoSuchOperation),
         Op::CreateForeign => remote::create_foreign(core, r, it),
         Op::SetRemote => remote::set_remote(core, r, it),
+        Op::Audit => audit::audit(core, r, it),
         Op::ConfigureLink => links::configure(core, r, it),
     }
 }

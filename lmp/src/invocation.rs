@@ -176,6 +176,10 @@ operations! {
     CreateForeign = 115;
     /// KCB: set what relations the object in slot w0 has on other cores: w1 = relation bits.
     SetRemote = 116;
+    /// KCB: go on with an audit of all that this core's CPU driver keeps. Answers `Again` until a pass is done or
+    /// something is found: out: w0 = [`Violation`], w1 = where, w2 = capabilities seen, w3 = page-table entries
+    /// seen, w4 = bytes of memory accounted for. There is one audit per core; whoever invokes it goes on with it.
+    Audit = 117;
 
     // On a link.
     /// Link: w0 = frame, w1 = byte offset in it of the ring, a page; w2 = [`LinkEnd`]; writer: w3 = APIC id of
@@ -366,6 +370,45 @@ codes! {
         Free = 0, "free";
         /// A start is prepared or under way.
         Armed = 1, "armed";
+    }
+}
+
+codes! {
+    /// What an audit found. Where it is: a physical address, unless the text says otherwise.
+    Violation {
+        /// Nothing.
+        None = 0, "nothing is wrong";
+        /// A capability's links, height or place in the order are not what they should be.
+        Tree = 1, "the tree of capabilities is broken at this slot";
+        /// A slot is marked with what cannot be under way with it.
+        Mark = 2, "this slot is marked with what is not under way";
+        /// Two objects overlap that may not.
+        Overlap = 3, "the object in this slot overlaps another one";
+        /// A mapping has no object.
+        Orphan = 4, "the mapping in this slot has no object";
+        /// A capability is not in the tree.
+        Missing = 5, "the capability in this slot is not in the tree";
+        /// A page-table entry was made by no mapping that there is.
+        Unbacked = 6, "no mapping accounts for this page-table entry";
+        /// A page-table entry allows what the mapping's rights do not.
+        Rights = 7, "this page-table entry allows more than its mapping";
+        /// A page-table entry has bits that no invocation sets.
+        Bits = 8, "this page-table entry has bits that nobody may set";
+        /// Memory is both writable and executable.
+        WriteExecute = 9, "the page of this page-table entry is writable and executable";
+        /// The upper part of a root page table is not the CPU driver's.
+        UpperHalf = 10, "this entry of a root page table is not the CPU driver's";
+        /// A kernel object is in a list that does not lead back to it, or refers to what is not there.
+        Object = 11, "the kernel object here and those it is linked with disagree";
+        /// A count of references is not the number of owners.
+        Count = 12, "the kernel object here counts other references than there are";
+        /// Memory that the core was given is covered by no capability.
+        Lost = 13, "no capability accounts for the memory here";
+        /// A control register allows what it must not. Where: its number, 0 or 4; 0x80 is EFER, 0x100 is XCR0.
+        Control = 14, "this control register is not as the CPU driver set it";
+        /// The CPU driver's own page tables show a page to domains, or one writable and executable. Where: the
+        /// physical address of the page.
+        OwnPage = 15, "the CPU driver maps this page as it must not";
     }
 }
 

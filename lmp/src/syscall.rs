@@ -8,7 +8,9 @@
 use crate::CoreId;
 use crate::cptr::{CPtr, SlotRef, task};
 use crate::error::{SysError, SysResult};
-use crate::invocation::{Counter, DispatcherState, EndCause, LinkEnd, MapFlags, Op, TrampolineState, header};
+use crate::invocation::{
+    Counter, DispatcherState, EndCause, LinkEnd, MapFlags, Op, TrampolineState, Violation, header,
+};
 use crate::objects::{ObjType, Rights};
 use core::arch::asm;
 
@@ -79,6 +81,10 @@ raw! {
 raw! {
     /// A system call without words that answers 1 word.
     ask0() -> (o0 in "rdi")
+}
+raw! {
+    /// A system call without words that answers 5 words.
+    ask0_5() -> (o0 in "rdi", o1 in "rsi", o2 in "rdx", o3 in "r8", o4 in "r9")
 }
 raw! {
     /// A system call with 1 word that answers 4 words.
@@ -437,6 +443,35 @@ pub fn kcb_create_foreign(
 /// With copies or descendants there, deleting its last capability and revoking it are for the monitors.
 pub fn kcb_set_remote(kcb: CPtr, slot: impl Into<SlotRef>, remote: u8) -> SysResult {
     check(call2(header(kcb, Op::SetRemote), slot.into().encode(), remote.into()).0)
+}
+
+/// What an audit came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Audit {
+    /// What is wrong.
+    pub violation: Violation,
+    /// Where, as [`Violation`] says.
+    pub at: u64,
+    /// Capabilities seen.
+    pub capabilities: u64,
+    /// Page-table entries seen.
+    pub entries: u64,
+    /// Bytes of memory accounted for.
+    pub bytes: u64,
+}
+
+/// Go on with the audit of this core; `None`: there is more to do.
+pub fn kcb_audit_step(kcb: CPtr) -> SysResult<Option<Audit>> {
+    let (status, violation, at, capabilities, entries, bytes) = ask0_5(header(kcb, Op::Audit));
+    match check(status) {
+        Err(SysError::Again) => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let violation = u8::try_from(violation).ok().and_then(Violation::from_code);
+            let violation = violation.ok_or(SysError::NoSuchOperation)?;
+            Ok(Some(Audit { violation, at, capabilities, entries, bytes }))
+        }
+    }
 }
 
 /// Panic this core, to test what reports it.

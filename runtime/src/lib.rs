@@ -8,6 +8,7 @@
 //!   other services of the monitor;
 //! * [`memory`]: RAM, capability slots, page tables and mappings, all by invocations on the domain's own
 //!   capabilities, with an account of every byte;
+//! * [`mod@audit`]: having this core check itself;
 //! * [`mod@output`]: [`print!`], [`println!`] and result records through the domain's console stream;
 //! * [`spawn`]: new domains from ELF files, and their end;
 //! * [`mod@bench`]: measuring an operation so that the number means what it says.
@@ -18,6 +19,7 @@
 
 extern crate alloc;
 
+pub mod audit;
 pub mod bells;
 pub mod bench;
 pub mod channel;

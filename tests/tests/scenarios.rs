@@ -235,6 +235,15 @@ fn links() {
     scenario("scenario=links exit=1", Cpu::Usual, LINKS);
 }
 
+/// Alone, with domains, while everything changes, refusals.
+const AUDIT: usize = 4;
+
+/// The CPU driver's audit of itself, which finds nothing.
+#[test]
+fn audit() {
+    scenario("scenario=audit exit=1", Cpu::Usual, AUDIT);
+}
+
 /// Other code saves and restores where the CPU can do less.
 #[test]
 fn all_of_it_on_the_least_cpus() {

@@ -1,17 +1,46 @@
 //! Checking the whole database, in steps.
+//!
+//! Each step looks at one capability and what it is linked with, and holds by itself: it does not matter what
+//! changes between the steps. The kernel checks what lies behind a capability when [`CapDb::audit_next`] has come
+//! to it, with the questions asked here: which mapping made a page-table entry, whether an object exists, and
+//! whether memory is accounted for.
 
-use crate::cte::{Mark, Slots};
-use crate::db::{CapDb, nests};
+use crate::cte::{Capability, Mapping, Mark, SlotAddr, Slots, position};
+use crate::db::{CapDb, has_mappings, is_reserved, nests};
+use crate::delete::slots_of;
 use crate::objects::Budget;
-use crate::tree::{Key, is_balanced, limit_below};
+use crate::tree::{self, Key, is_balanced, limit_below};
 use lmp::ObjType;
+use lmp::objects::Space;
 
 /// Where an audit goes on. It holds no reference, so the database may change between the steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AuditCursor {
     after: Option<Key>,
+    /// Where the slots in the object of the next capability are to be gone on with, and for which object.
+    inside: (u64, u32),
     /// Capabilities seen so far.
     pub capabilities: u64,
+    /// The slot last looked at.
+    pub slot: Option<SlotAddr>,
+}
+
+/// The way outwards through the objects around an address, in search of a mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MappingSearch {
+    /// Where to go on.
+    before: Option<Key>,
+}
+
+/// What a step of a search for a mapping came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Maps {
+    /// The capability in this slot made the entry.
+    By(SlotAddr),
+    /// Nothing made it.
+    Nothing,
+    /// The budget is spent: go on with the same search.
+    Again,
 }
 
 /// What a step of an audit came to.
@@ -49,32 +78,158 @@ pub enum AuditError {
     Condemned,
     /// The list of slots that are being emptied is broken.
     Deleting,
+    /// A capability is not in the tree.
+    Missing,
 }
 
 impl CapDb {
     /// Checks the next capabilities after `cursor`, one for each object of the budget: their links, balance,
-    /// order, marks, and that their objects lie within objects they could have been made from and overlap no
-    /// others.
+    /// order, marks, that their objects lie within objects they could have been made from and overlap no
+    /// others, and that the capabilities in their objects' slots are in the tree.
     pub fn audit_step<S: Slots>(
         &self,
         slots: &S,
         cursor: &mut AuditCursor,
         budget: &mut Budget,
     ) -> Result<AuditProgress, AuditError> {
-        if cursor.after.is_none() {
-            self.audit_root(slots)?;
-        }
         while budget.take_object() {
-            let next = match &cursor.after {
-                None => self.tree.first_after(slots, &Key::FIRST),
-                Some(after) => self.tree.first_after(slots, after),
-            };
-            let Some(slot) = next else { return Ok(AuditProgress::Done) };
-            self.audit_slot(slots, slot)?;
-            cursor.after = Some(Key::new(&slots.get(slot).cap, slot));
-            cursor.capabilities += 1;
+            let Some(slot) = self.audit_next(slots, cursor)? else { return Ok(AuditProgress::Done) };
+            if self.audit_inside(slots, slot, cursor, budget)? == AuditProgress::Again {
+                break;
+            }
+            self.audit_passed(slots, slot, cursor);
         }
         Ok(AuditProgress::Again)
+    }
+
+    /// Checks the next capability after `cursor` and says in which slot it is; `None`: that was all. The same
+    /// one comes again until [`audit_passed`](Self::audit_passed) is called.
+    pub fn audit_next<S: Slots>(
+        &self,
+        slots: &S,
+        cursor: &mut AuditCursor,
+    ) -> Result<Option<SlotAddr>, AuditError> {
+        let after = match &cursor.after {
+            None => {
+                self.audit_root(slots)?;
+                &Key::FIRST
+            }
+            Some(after) => after,
+        };
+        let next = self.tree.first_after(slots, after);
+        if let Some(slot) = next {
+            cursor.slot = Some(slot);
+            self.audit_slot(slots, slot)?;
+        }
+        Ok(next)
+    }
+
+    /// The capability in `slot`, to which [`audit_next`](Self::audit_next) came, was checked.
+    pub fn audit_passed<S: Slots>(&self, slots: &S, slot: SlotAddr, cursor: &mut AuditCursor) {
+        cursor.after = Some(Key::new(&slots.get(slot).cap, slot));
+        cursor.inside = (0, 0);
+        cursor.capabilities += 1;
+    }
+
+    /// Checks that the capabilities in the object of the one in `slot` are in the tree, if it has slots: one
+    /// for each object of the budget, and for each byte a byte of a slot.
+    pub fn audit_inside<S: Slots>(
+        &self,
+        slots: &S,
+        slot: SlotAddr,
+        cursor: &mut AuditCursor,
+        budget: &mut Budget,
+    ) -> Result<AuditProgress, AuditError> {
+        let cap = &slots.get(slot).cap;
+        if !cap.ty.has_slots() || is_reserved(cap.mark) || !self.is_first(slots, slot) {
+            return Ok(AuditProgress::Done);
+        }
+        // What was here before may be gone: the slots of what is here now are all looked at.
+        if cursor.inside.0 != cap.base {
+            cursor.inside = (cap.base, 0);
+        }
+        while cursor.inside.1 < slots_of(cap) {
+            // The first byte of each slot says whether it holds anything.
+            if budget.take_bytes(1, 1) == 0 {
+                return Ok(AuditProgress::Again);
+            }
+            let inner = SlotAddr(cap.base).offset(cursor.inside.1);
+            let content = &slots.get(inner).cap;
+            if !content.is_null() {
+                if !budget.take_object() {
+                    return Ok(AuditProgress::Again);
+                }
+                let before = Key::just_before(content, inner);
+                if self.tree.first_after(slots, &before) != Some(inner) {
+                    cursor.slot = Some(inner);
+                    return Err(AuditError::Missing);
+                }
+            }
+            cursor.inside.1 += 1;
+        }
+        Ok(AuditProgress::Done)
+    }
+
+    /// Whether the capability in `slot` is the first one of its object in the order.
+    pub fn is_first<S: Slots>(&self, slots: &S, slot: SlotAddr) -> bool {
+        let cap = &slots.get(slot).cap;
+        tree::previous(slots, slot).is_none_or(|before| !slots.get(before).cap.is_same_object(cap))
+    }
+
+    /// Whether there is an object of type `ty`, of `size`, at `base`.
+    pub fn exists<S: Slots>(&self, slots: &S, ty: ObjType, base: u64, size: u64) -> bool {
+        let wanted = Capability::new(ty, base, size, self.core());
+        self.leader(slots, &wanted).is_some_and(|slot| !is_reserved(slots.get(slot).cap.mark))
+    }
+
+    /// Which mapping made `entry` of the page table at `table` with `generation`, which now points to `address`.
+    /// Each entry of a table of this level maps `span` bytes. Looks at the objects around the address from the
+    /// inside out, one for each object of the budget.
+    pub fn made_by<S: Slots>(
+        &self,
+        slots: &S,
+        (table, generation, entry): (u64, u64, u16),
+        address: u64,
+        span: u64,
+        search: &mut MappingSearch,
+        budget: &mut Budget,
+    ) -> Maps {
+        let at = position(Space::Memory, address);
+        let wanted = Mapping { table, generation, entry, count: 0, offset: 0 };
+        loop {
+            if !budget.take_object() {
+                return Maps::Again;
+            }
+            let before = search.before.unwrap_or(Key::after_position(at));
+            let Some(around) = self.tree.last_reaching(slots, &before, at) else { return Maps::Nothing };
+            let cap = &slots.get(around).cap;
+            search.before = Some(Key::before_range(cap));
+            // Behind its copies come an object's mappings: the last one met here may be one of them.
+            if cap.ty != ObjType::Mapping && !has_mappings(cap.ty) {
+                continue;
+            }
+            let Some(slot) = self.tree.last_before(slots, &Key::after_mapping(cap, wanted)) else { continue };
+            let found = &slots.get(slot).cap;
+            if (found.base, found.size) != (cap.base, cap.size) {
+                continue;
+            }
+            let Some(mapping) = found.mapping() else { continue };
+            let Some(nth) = entry.checked_sub(mapping.entry) else { continue };
+            let points_to = found.base + mapping.offset + u64::from(nth) * span;
+            if (mapping.table, mapping.generation) == (table, generation)
+                && nth < mapping.count
+                && points_to == address
+            {
+                return Maps::By(slot);
+            }
+        }
+    }
+
+    /// Up to which address the memory at `base` is covered by one capability; `None` if it is by none.
+    pub fn covered<S: Slots>(&self, slots: &S, base: u64) -> Option<u64> {
+        let at = position(Space::Memory, base);
+        let outermost = &slots.get(self.tree.first_reaching(slots, &Key::FIRST, at)?).cap;
+        (outermost.position() <= at).then(|| outermost.end())
     }
 
     fn audit_root<S: Slots>(&self, slots: &S) -> Result<(), AuditError> {
@@ -160,7 +315,7 @@ impl CapDb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cte::{Capability, CoreId, Cte, Link, Mapping, SlotAddr};
+    use crate::cte::{CoreId, Cte, Link};
     use crate::lookup::{Level, Place};
     use lmp::objects::{CTE_SIZE, PAGE_SIZE};
     use std::vec;
@@ -191,14 +346,13 @@ mod tests {
     }
 
     impl Memory {
-        /// Corrects heights and limits after damage that is not to be seen by them.
+        /// Corrects limits after damage that is not to be seen by them.
         fn refresh(&mut self) {
             for _ in 0..8 {
                 for n in 0..self.0.len() as u32 {
-                    if self.get(at(n)).node.height > 0 {
-                        let (height, limit) = summary(self, at(n));
-                        let node = &mut self.get_mut(at(n)).node;
-                        (node.height, node.max_limit) = (height, limit);
+                    if self.get(at(n)).node.rank > 0 {
+                        let limit = limit_below(self, at(n));
+                        self.get_mut(at(n)).node.max_limit = limit;
                     }
                 }
             }
@@ -209,14 +363,14 @@ mod tests {
         Capability::new(ObjType::Ram, n * 4 * PAGE_SIZE, 2 * PAGE_SIZE, CORE)
     }
 
-    /// Seven pieces of RAM in the first seven of 16 slots: a full tree of three levels, its root in slot 3.
+    /// Seven pieces of RAM in the first seven slots of a CNode: a full tree of three levels, its root in slot 3.
     fn full() -> (CapDb, Memory) {
-        let (mut db, mut memory) = (CapDb::new(CORE), Memory(vec![Cte::EMPTY; 16]));
+        let (mut db, mut memory) = (CapDb::new(CORE), Memory(vec![Cte::EMPTY; 256]));
         for n in 0..7 {
             put(&mut db, &mut memory, n, ram(n.into()));
         }
         assert_eq!(db.tree.root(), Some(at(3)));
-        assert_eq!(memory.get(at(3)).node.height, 3);
+        assert_eq!(memory.get(at(3)).node.rank, 3);
         assert_eq!(audit(&db, &memory), Ok(7));
         (db, memory)
     }
@@ -226,10 +380,10 @@ mod tests {
         assert_eq!(db.insert_root(memory, place, cap), Ok(()));
     }
 
-    /// The whole audit in steps of one; how many capabilities it saw.
+    /// The whole audit in small steps; how many capabilities it saw.
     fn audit(db: &CapDb, memory: &Memory) -> Result<u64, AuditError> {
         let mut cursor = AuditCursor::default();
-        while db.audit_step(memory, &mut cursor, &mut Budget { objects: 1, bytes: 0 })?
+        while db.audit_step(memory, &mut cursor, &mut Budget { objects: 2, bytes: 64 })?
             == AuditProgress::Again
         {}
         Ok(cursor.capabilities)
@@ -249,7 +403,9 @@ mod tests {
             assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.parent = Link::NONE), AuditError::ParentLink);
         }
         for n in 0..7 {
-            assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.height += 1), AuditError::Summary);
+            // A root may be two above its children, as long as it is not three.
+            let wrong = if n == 3 { 2 } else { 1 };
+            assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.rank += wrong), AuditError::Balance);
             assert_eq!(damaged(|_, m| m.get_mut(at(n)).node.max_limit += 1), AuditError::Summary);
         }
         // One side is missing altogether.

@@ -227,6 +227,7 @@ impl Mapping {
     pub const KERNEL: u64 = 0;
 
     const LOW: u64 = PAGE_SIZE - 1;
+    const SHIFT: u32 = PAGE_SIZE.trailing_zeros();
 
     /// The entries, if the table is of type `table_type` and the mapped object lies at `base`.
     pub(crate) const fn entries(&self, table_type: ObjType, base: u64) -> Unmap {
@@ -234,24 +235,25 @@ impl Mapping {
         Unmap { table, table_type, entry, count, address: base + offset }
     }
 
-    /// The words in a capability. Table and offset are multiples of the page size, which leaves their low
-    /// bits to entry and count.
+    /// The words in a capability: table, then generation and entry, then offset and count, so that the order of the
+    /// words is that of the entries. Table and offset are multiples of the page size, and so many tables are never
+    /// made that a generation could need its upper 12 bits.
     pub const fn encode(self) -> [u64; 3] {
         [
-            self.table & !Self::LOW | self.entry as u64 & Self::LOW,
+            self.table,
+            self.generation << Self::SHIFT | self.entry as u64 & Self::LOW,
             self.offset & !Self::LOW | self.count as u64 & Self::LOW,
-            self.generation,
         ]
     }
 
     /// The mapping in the words of a capability.
     pub const fn decode(data: [u64; 3]) -> Mapping {
         Mapping {
-            table: data[0] & !Self::LOW,
-            generation: data[2],
-            entry: (data[0] & Self::LOW) as u16,
-            count: (data[1] & Self::LOW) as u16,
-            offset: data[1] & !Self::LOW,
+            table: data[0],
+            generation: data[1] >> Self::SHIFT,
+            entry: (data[1] & Self::LOW) as u16,
+            count: (data[2] & Self::LOW) as u16,
+            offset: data[2] & !Self::LOW,
         }
     }
 }

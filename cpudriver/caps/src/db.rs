@@ -435,13 +435,33 @@ impl CapDb {
         Ok(())
     }
 
-    /// Type and generation of the page table at physical address `base`, if there is one.
-    pub fn find_vnode<S: Slots>(&self, slots: &S, base: u64) -> Option<(ObjType, u64)> {
+    /// The slot of a capability for the page table at physical address `base`, if there is one.
+    pub fn vnode<S: Slots>(&self, slots: &S, base: u64) -> Option<SlotAddr> {
         let wanted = Capability::new(ObjType::Pml4, base, PAGE_SIZE, self.core);
         let slot = self.tree.first_after(slots, &Key::before_copies(&wanted))?;
         let cap = &slots.get(slot).cap;
-        (cap.ty.is_vnode() && cap.base == base && !is_reserved(cap.mark))
-            .then_some((cap.ty, cap.generation()))
+        (cap.ty.is_vnode() && cap.base == base && !is_reserved(cap.mark)).then_some(slot)
+    }
+
+    /// The slot of a capability for the innermost object around `address` that can be mapped, by a domain or as a
+    /// page table, without copies yet to choose from: the kernel's, at boot.
+    pub fn mappable<S: Slots>(&self, slots: &S, address: u64) -> Option<SlotAddr> {
+        let at = position(Space::Memory, address);
+        let mut before = Key::after_position(at);
+        loop {
+            let slot = self.tree.last_reaching(slots, &before, at)?;
+            let cap = &slots.get(slot).cap;
+            if has_mappings(cap.ty) {
+                return Some(slot);
+            }
+            before = Key::before_copies(cap);
+        }
+    }
+
+    /// Type and generation of the page table at physical address `base`, if there is one.
+    pub fn find_vnode<S: Slots>(&self, slots: &S, base: u64) -> Option<(ObjType, u64)> {
+        let cap = &slots.get(self.vnode(slots, base)?).cap;
+        Some((cap.ty, cap.generation()))
     }
 
     /// The page-table entries of the mapping in `slot`; `EntryEmpty` if its page table is gone, even if there

@@ -528,6 +528,6 @@ fn leave_word<S: Slots>(slots: &mut S, slot: SlotAddr, awaited: u64, floor: u32)
 }
 
 /// Number of slots of the CNode that `cap` is for.
-fn slots_of(cap: &Capability) -> u32 {
+pub(crate) fn slots_of(cap: &Capability) -> u32 {
     cap.ty.own_slots().unwrap_or_else(|| CNode::new(cap).map_or(0, |cnode| cnode.slots()))
 }

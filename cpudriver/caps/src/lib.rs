@@ -36,7 +36,7 @@ pub mod retype;
 pub mod revoke;
 pub mod tree;
 
-pub use audit::{AuditCursor, AuditError, AuditProgress};
+pub use audit::{AuditCursor, AuditError, AuditProgress, MappingSearch, Maps};
 pub use cte::{Capability, CoreId, Cte, Mapping, Mark, Remote, SlotAddr, Slots};
 pub use db::{CapDb, Identity, MappingRange};
 pub use lookup::{CNode, CSpace, Level, Place};

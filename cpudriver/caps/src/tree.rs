@@ -13,7 +13,7 @@
 //! Nothing recurses; every search and change takes a number of steps proportional to the height, which is at most
 //! 2 · log₂ n, and 1.44 · log₂ n while nothing was deleted.
 
-use crate::cte::{Capability, Link, Mark, Node, SlotAddr, Slots};
+use crate::cte::{Capability, Link, Mapping, Mark, Node, SlotAddr, Slots};
 use core::cmp::Ordering;
 use lmp::ObjType;
 
@@ -49,6 +49,16 @@ impl Key {
         }
     }
 
+    /// Between the capability `cap` in `slot` and what comes before it.
+    pub(crate) fn just_before(cap: &Capability, slot: SlotAddr) -> Key {
+        Key { slot: slot.0 - 1, ..Key::new(cap, slot) }
+    }
+
+    /// Before every capability on the very range of `cap`, whatever its type.
+    pub(crate) fn before_range(cap: &Capability) -> Key {
+        Key { rank: 0, data: [0; 3], slot: 0, ..Key::before_copies(cap) }
+    }
+
     /// Before every copy of `cap`, after everything that comes before them.
     pub(crate) fn before_copies(cap: &Capability) -> Key {
         Key { slot: 0, ..Key::new(cap, SlotAddr(0)) }
@@ -67,6 +77,14 @@ impl Key {
     /// Before every capability on the range of `cap` with type `ty` or a later one.
     pub(crate) fn before_type(cap: &Capability, ty: ObjType) -> Key {
         Key { rank: type_rank(ty, Mark::Ready), data: [0; 3], slot: 0, ..Key::before_copies(cap) }
+    }
+
+    /// After every mapping of an object with the range of `cap` whose first entry comes before or with that of
+    /// `mapping`, before the others.
+    pub(crate) fn after_mapping(cap: &Capability, mapping: Mapping) -> Key {
+        let mut data = mapping.encode();
+        data[2] = u64::MAX;
+        Key { rank: type_rank(ObjType::Mapping, Mark::Ready), data, ..Key::after_range(cap) }
     }
 
     /// After every capability that starts at `position` or before.
@@ -486,6 +504,22 @@ impl Tree {
                 at = node.left;
             } else {
                 at = node.right;
+            }
+        }
+        found
+    }
+
+    /// The last capability before `before` in the order.
+    pub(crate) fn last_before<S: Slots>(&self, slots: &S, before: &Key) -> Option<SlotAddr> {
+        let mut found = None;
+        let mut at = self.root;
+        while let Some(s) = at.get() {
+            let node = &slots.get(s).node;
+            if key(slots, s) < *before {
+                found = Some(s);
+                at = node.right;
+            } else {
+                at = node.left;
             }
         }
         found

@@ -1284,7 +1284,7 @@ fn an_audit_sees_damage() {
     let mut m = machine();
     m.retype(slot_at(5), ram(), request(ObjType::Frame, 0, 4096, 3)).unwrap();
     let audit = |m: &Machine| {
-        m.db.audit_step(&m.arena, &mut AuditCursor::default(), &mut Budget { objects: 100, bytes: 0 })
+        m.db.audit_step(&m.arena, &mut AuditCursor::default(), &mut Budget { objects: 100, bytes: 4096 })
     };
     assert!(audit(&m).is_ok());
     let slot = slot_at(6).slot;

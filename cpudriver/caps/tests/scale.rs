@@ -88,14 +88,15 @@ fn visits(n: u64) -> BTreeMap<&'static str, u64> {
         db.retype(s, k, at, ram, r, &mut budget()).unwrap();
         note("retype", s);
         assert_eq!(
-            db.audit_step(s, &mut AuditCursor::default(), &mut Budget { objects: 1, bytes: 0 }),
+            db.audit_step(s, &mut AuditCursor::default(), &mut Budget { objects: 1, bytes: 4096 }),
             Ok(AuditProgress::Again)
         );
         note("audit of one", s);
     }
     let mut cursor = AuditCursor::default();
-    while db.audit_step(s, &mut cursor, &mut Budget { objects: 1000, bytes: 0 }) == Ok(AuditProgress::Again) {
-    }
+    while db.audit_step(s, &mut cursor, &mut Budget { objects: 1000, bytes: 4096 })
+        == Ok(AuditProgress::Again)
+    {}
     assert_eq!(cursor.capabilities, n + 1);
     most
 }

@@ -22,6 +22,8 @@ pub(crate) struct Features {
     pub xcr0: u64,
     /// Bits of MXCSR that may be set.
     pub mxcsr_mask: u32,
+    /// What CR4 was set to.
+    pub cr4: u64,
 }
 
 impl Features {
@@ -29,6 +31,33 @@ impl Features {
     pub(crate) fn avx(&self) -> bool {
         XCr0Flags::from_bits_truncate(self.xcr0).contains(XCr0Flags::AVX)
     }
+}
+
+/// CR0 while the CPU driver runs.
+const CR0: Cr0Flags = Cr0Flags::PROTECTED_MODE_ENABLE
+    .union(Cr0Flags::MONITOR_COPROCESSOR)
+    .union(Cr0Flags::EXTENSION_TYPE)
+    .union(Cr0Flags::NUMERIC_ERROR)
+    .union(Cr0Flags::WRITE_PROTECT)
+    .union(Cr0Flags::ALIGNMENT_MASK)
+    .union(Cr0Flags::PAGING);
+
+/// EFER likewise.
+const EFER: EferFlags = EferFlags::LONG_MODE_ENABLE
+    .union(EferFlags::LONG_MODE_ACTIVE)
+    .union(EferFlags::NO_EXECUTE_ENABLE)
+    .union(EferFlags::SYSTEM_CALL_EXTENSIONS);
+
+/// The first control register that is not as [`enable`] set it, as `Violation::Control` numbers them.
+pub(crate) fn altered_register(f: &Features) -> Option<u64> {
+    [
+        (0, Cr0::read_raw(), CR0.bits()),
+        (4, Cr4::read_raw(), f.cr4),
+        (0x80, Efer::read_raw(), EFER.bits()),
+        (0x100, XCr0::read_raw(), f.xcr0),
+    ]
+    .into_iter()
+    .find_map(|(register, found, wanted)| (found != wanted).then_some(register))
 }
 
 /// Why a CPU cannot run the CPU driver.
@@ -85,27 +114,14 @@ pub(crate) fn enable(syscall_entry: fn(&Features) -> u64) -> Result<Features, Mi
     // pages, its data NX, its text read-only) and touches no user page, so SMEP, SMAP and WP cannot fault
     // it. STAR's selectors are those of `segments`.
     unsafe {
-        Cr0::write(
-            Cr0Flags::PROTECTED_MODE_ENABLE
-                | Cr0Flags::MONITOR_COPROCESSOR
-                | Cr0Flags::EXTENSION_TYPE
-                | Cr0Flags::NUMERIC_ERROR
-                | Cr0Flags::WRITE_PROTECT
-                | Cr0Flags::ALIGNMENT_MASK
-                | Cr0Flags::PAGING,
-        );
+        Cr0::write(CR0);
         Cr4::write(cr4);
         XCr0::write(xcr0);
-        Efer::write(
-            EferFlags::LONG_MODE_ENABLE
-                | EferFlags::LONG_MODE_ACTIVE
-                | EferFlags::NO_EXECUTE_ENABLE
-                | EferFlags::SYSTEM_CALL_EXTENSIONS,
-        );
+        Efer::write(EFER);
         Star::write_raw(star.1.0 - 8, star.2.0);
     }
     debug_assert_eq!(star.0.0, star.1.0 + 8);
-    let features = Features { smap, fsgsbase, xcr0: xcr0.bits(), mxcsr_mask: mxcsr_mask() };
+    let features = Features { smap, fsgsbase, xcr0: xcr0.bits(), mxcsr_mask: mxcsr_mask(), cr4: cr4.bits() };
     LStar::write(VirtAddr::new(syscall_entry(&features)));
     SFMask::write(
         RFlags::INTERRUPT_FLAG

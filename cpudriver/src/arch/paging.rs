@@ -13,6 +13,8 @@ bitflags! {
         const USER = 1 << 2;
         const WRITE_THROUGH = 1 << 3;
         const UNCACHED = 1 << 4;
+        const ACCESSED = 1 << 5;
+        const DIRTY = 1 << 6;
         const LARGE = 1 << 7;
         const GLOBAL = 1 << 8;
         const NO_EXECUTE = 1 << 63;

@@ -273,7 +273,7 @@ impl Machine {
     pub fn check(&self) {
         let mut cursor = AuditCursor::default();
         let step = |cursor: &mut AuditCursor| -> Result<AuditProgress, AuditError> {
-            self.db.audit_step(&self.arena, cursor, &mut Budget { objects: 64, bytes: 0 })
+            self.db.audit_step(&self.arena, cursor, &mut Budget { objects: 64, bytes: 4096 })
         };
         while step(&mut cursor).expect("the audit fails") == AuditProgress::Again {}
         let present: Vec<&Capability> = self.arena.caps().map(|(_, c)| c).collect();
