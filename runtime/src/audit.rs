@@ -35,7 +35,7 @@ impl fmt::Display for AuditError {
 impl core::error::Error for AuditError {}
 
 /// Audits this core from where the audit stands to the end of the pass, with the KCB `kcb`, which must allow to
-/// write. Other domains may do anything meanwhile.
+/// read. Other domains may do anything meanwhile.
 ///
 /// # Errors
 /// What is wrong, and where; or why it cannot be known.

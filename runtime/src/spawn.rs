@@ -134,6 +134,7 @@ pub struct DomainBuilder<'a> {
     memory: u64,
     words: [u64; 16],
     grants: Vec<Grant>,
+    given: Vec<Object>,
     stream: Option<StreamGrant>,
     archive: bool,
 }
@@ -148,6 +149,7 @@ impl<'a> DomainBuilder<'a> {
             memory: DEFAULT_MEMORY,
             words: [0; 16],
             grants: Vec::new(),
+            given: Vec::new(),
             stream: None,
             archive: false,
         }
@@ -183,6 +185,13 @@ impl<'a> DomainBuilder<'a> {
     pub fn grant_less(mut self, slot: CPtr, source: CPtr, rights: Rights, badge: u64) -> Self {
         self.grants.push(Grant { slot, source, rights, badge });
         self
+    }
+
+    /// The capability of `object`, moved to the child's slot `slot` when the child is made: before it runs, this domain has
+    /// neither that capability nor the RAM any more.
+    pub fn give(mut self, slot: CPtr, object: Object) -> Self {
+        self.given.push(object);
+        self.grant(slot, object.cap)
     }
 
     /// A monitor to ask, by the capability `endpoint` of its endpoint, at which this domain's number is `id`.
@@ -329,6 +338,10 @@ impl<'a> DomainBuilder<'a> {
             .map_err(refused("configuring the dispatcher"))?;
         syscall::dispatcher_set_end_notice(dispatcher, end_notice()?)
             .map_err(refused("asking for the end notice"))?;
+        for object in &self.given {
+            syscall::cap_delete(task::ROOT, object.cap).map_err(refused("giving a capability away"))?;
+            memory::forget(*object);
+        }
         Ok((dispatcher, cspace, frame))
     }
 

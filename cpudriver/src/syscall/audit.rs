@@ -7,7 +7,7 @@ use lmp::{ObjType, Rights, SysError, SysResult};
 
 pub(super) fn audit(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     it.expect(ObjType::Kcb)?;
-    it.need(Rights::WRITE)?;
+    it.need(Rights::READ)?;
     let (violation, at) = match core.audit_step() {
         Ok(false) => return Err(SysError::Again),
         Ok(true) => (Violation::None, 0),

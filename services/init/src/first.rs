@@ -247,15 +247,6 @@ fn take(plan: &plan::Plan) -> Result<Division, MemoryError> {
     division
 }
 
-/// Gives up memory that others have now: what is handed over must have no copies here.
-fn hand_over(objects: impl IntoIterator<Item = Object>) -> Result<(), Failure> {
-    for object in objects {
-        syscall::cap_delete(task::ROOT, object.cap).map_err(Failure::new)?;
-        memory::forget(object);
-    }
-    Ok(())
-}
-
 /// A page shared with a child, zeroed, mapped here.
 fn shared_page(bytes: u64) -> Result<(CPtr, *mut u8), Failure> {
     let frame = memory::allocate(ObjType::Frame, bytes.max(PAGE_SIZE)).map_err(Failure::new)?;
@@ -321,10 +312,9 @@ fn start_skb(spawner: &mut Spawner, topology: &Topology, rest: Vec<Object>) -> R
             .grant_less(slot::TOPOLOGY, frame, Rights::READ, 0)
             .grant(slot::ENDPOINT, endpoint)
             .grant_less(slot::READY, ready, Rights::WRITE, 0);
-        rest.iter().zip(0..).fold(b, |b, (piece, index)| b.grant(ram(index), piece.cap))
+        rest.iter().zip(0..).fold(b, |b, (piece, index)| b.give(ram(index), *piece))
     });
     start.map_err(Failure::new)?;
-    hand_over(rest)?;
     while spawner.turn(KNOWING.bit()).map_err(Failure::new)? == 0 {}
     Ok(endpoint)
 }
@@ -364,13 +354,13 @@ fn start_cores(
             .grant(slot::REPORT_NOTICE, notice)
             .grant_less(slot::SKB, skb, Rights::WRITE | Rights::GRANT, 0);
         further.iter().zip(0..).fold(b, |b, (share, index)| {
-            b.grant(gift(index, CoreGift::Kernel), share.kernel.cap)
-                .grant(gift(index, CoreGift::Share), share.share.cap)
-                .grant(gift(index, CoreGift::Ram), share.ram.cap)
+            // What is handed to another core must have no copies here.
+            b.give(gift(index, CoreGift::Kernel), share.kernel)
+                .give(gift(index, CoreGift::Share), share.share)
+                .give(gift(index, CoreGift::Ram), share.ram)
         })
     });
     start.map_err(Failure::new)?;
-    hand_over(further.into_iter().flat_map(|share| [share.kernel, share.share, share.ram]))?;
     while report.done.load(Ordering::Relaxed) == 0 {
         spawner.turn(STARTED.bit()).map_err(Failure::new)?;
     }

@@ -163,12 +163,12 @@ fn under_change(test: &Test) -> Result<(), String> {
 /// Without the right, or with something else, there is no audit.
 fn refusals() -> Result<(), String> {
     let less = memory::slot().map_err(text)?;
-    syscall::cap_mint(task::ROOT, less, task::KCB, Rights::READ, 0).map_err(text)?;
+    syscall::cap_mint(task::ROOT, less, task::KCB, Rights::WRITE, 0).map_err(text)?;
     let refused = syscall::kcb_audit_step(less);
     syscall::cap_delete(task::ROOT, less).map_err(text)?;
     memory::free_slot(less);
     if refused != Err(SysError::MissingRight) {
-        return Err(format!("with the right to read: {refused:?}"));
+        return Err(format!("with the right to write alone: {refused:?}"));
     }
     match syscall::kcb_audit_step(task::VSPACE) {
         Err(SysError::NoSuchOperation) => Ok(()),

@@ -29,7 +29,7 @@ use ump::RPC_LINES;
 runtime::entry!(main);
 
 /// RAM of a node for its own use, in bytes.
-const NODE_RAM: u64 = 5 << 20;
+const NODE_RAM: u64 = 3 << 20;
 /// How long a node may take to connect, in milliseconds.
 const PATIENCE_MS: u64 = 60_000;
 /// How often nodes are heard, in milliseconds.

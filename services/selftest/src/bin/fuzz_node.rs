@@ -181,8 +181,9 @@ impl Node {
         }
     }
 
-    /// Looks the core over: the others of it go on.
+    /// Looks the core over: all that its CPU driver keeps is as it should be, and the others of it go on.
     fn audit(&self) -> Result<(), String> {
+        runtime::audit::audit(self.kcb).map_err(text)?;
         self.bystander.check()
     }
 

@@ -405,6 +405,16 @@ impl Grammar {
                 words[0] = self.mostly(flags);
                 self.made(ObjType::Mapping)
             }
+            Op::Unmap => {
+                words[0] = self.made(ObjType::Mapping).0.into();
+                self.cap(ObjType::Pt)
+            }
+            // Mostly another's: who takes the own root away can name nothing any more.
+            Op::ResizeRoot => {
+                words[0] = self.made(ObjType::L1CNode).0.into();
+                self.made(ObjType::Dispatcher)
+            }
+            Op::Audit => self.cap(ObjType::Kcb),
             Op::Configure => {
                 words[0] = self.cap(ObjType::L1CNode).0.into();
                 words[1] = self.cap(ObjType::Pml4).0.into();
@@ -705,6 +715,7 @@ fn weight(op: Op) -> u64 {
         Op::Delete => 8,
         Op::Copy | Op::Mint => 6,
         Op::Configure | Op::Resume | Op::ConfigureLink => 5,
+        Op::Unmap | Op::ResizeRoot => 4,
         Op::Protect | Op::BindEndpoint | Op::Send | Op::Call | Op::Receive | Op::Signal => 4,
         Op::Suspend
         | Op::SetEndNotice
