@@ -19,6 +19,7 @@ use crate::core_state::{self, Core, Memory};
 use crate::dispatch::{Place, badge_bits};
 use crate::objects::{Dispatcher, KernelObject, Notification, Own, Ref};
 use caps::{Capability, Mark, SlotAddr, Slots};
+use lmp::arguments::Words;
 use lmp::frame::reg;
 use lmp::invocation::{Counter, Op};
 use lmp::{CPtr, ObjType, Rights, SysError, SysResult};
@@ -64,6 +65,13 @@ impl Registers<'_> {
     /// Message word `n`, as a capability reference.
     fn cptr(&self, n: usize) -> SysResult<CPtr> {
         u32::try_from(self.word(n)).map(CPtr).map_err(|_| SysError::NoSuchSlot)
+    }
+}
+
+impl Words for Registers<'_> {
+    #[inline(always)]
+    fn word(&self, n: usize) -> u64 {
+        Registers::word(self, n)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Page tables, built by user space entry by entry.
 
-use super::{Invoked, Registers, operand};
+use super::{Invoked, Registers};
 use crate::arch::paging::{self, Entry};
 use crate::core_state::{Core, Memory};
 use crate::kernel_objects::page_table;
-use caps::{Capability, Level, MappingRange, Place, Unmap};
-use lmp::cptr::SlotRef;
+use caps::{Capability, Level, MappingRange, Place, Slots, Unmap};
+use lmp::arguments::{Map, Protect};
 use lmp::invocation::{Counter, MapFlags};
 use lmp::layout::USER_ROOT_SLOTS;
 use lmp::{ObjType, Rights, SysError, SysResult};
@@ -33,15 +33,14 @@ fn access(flags: MapFlags, frame: &Capability) -> SysResult<Entry> {
 pub(super) fn map(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -> SysResult {
     let level = it.cap.ty.vnode_level().ok_or(SysError::NoSuchOperation)?;
     it.need(Rights::WRITE)?;
-    let (first, count, offset) = (r.word(0), r.word(4), r.word(2));
+    let Map { first, object, offset, flags, count, mapping } = Map::read(r)?;
     let entries = if level == 4 { USER_ROOT_SLOTS as u64 } else { 512 };
     if count == 0 || first >= entries || count > entries - first {
         return Err(SysError::OutOfRange);
     }
-    let flags = MapFlags::from_bits(r.word(3)).ok_or(SysError::BadArgument)?;
-    let (object, cap) = operand(core, r, 1)?;
-    let slot = SlotRef::decode(r.word(5)).ok_or(SysError::NoSuchSlot)?;
-    let dst: Place = core.k.cspace.resolve(&Memory, slot)?;
+    let object = core.k.cspace.capability(&Memory, object)?;
+    let cap = Memory.get(object).cap;
+    let dst: Place = core.k.cspace.resolve(&Memory, mapping)?;
     if dst.level != Level::L2 {
         return Err(SysError::BadArgument);
     }
@@ -97,7 +96,7 @@ pub(super) fn protect(core: &mut Core, r: &mut Registers<'_>, it: Invoked<'_>) -
     if it.cap.ty != ObjType::Mapping {
         return Err(SysError::NoSuchOperation);
     }
-    let flags = MapFlags::from_bits(r.word(0)).ok_or(SysError::BadArgument)?;
+    let Protect { flags } = Protect::read(r)?;
     let Unmap { table, table_type, entry, count, address } = core.db.mapping_entries(&Memory, it.slot)?;
     let large = table_type != ObjType::Pt;
     let span = paging::span(table_type.vnode_level().unwrap_or(1));
