@@ -168,7 +168,8 @@ impl Grammar {
         self.prepare_wait(op);
         // Now and then an operation is left as it is, in the middle.
         // A pass of an audit takes thousands of steps.
-        let leave = if op == Some(Op::Audit) { self.random.below(32) != 0 } else { self.random.below(8) == 0 };
+        let leave =
+            if op == Some(Op::Audit) { self.random.below(32) != 0 } else { self.random.below(8) == 0 };
         let most = if leave { 1 } else { PATIENCE };
         let mut status = 0;
         for _ in 0..most {
