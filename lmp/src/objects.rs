@@ -255,7 +255,7 @@ objects! {
     /// The kernel control block: this core's persistent state.
     Kcb = 14, "KCB" {
         Memory, Extent::Unsized, from: [], memory: Nothing, equal: Range,
-        rights: ["", "other cores' relations", "", ""],
+        rights: ["read counters, audit", "relations of other cores, log doorbell, panic", "", ""],
     }
     /// The instance of the CPU driver for a further core.
     Kernel = 15, "kernel instance" {
