@@ -33,6 +33,9 @@ use crate::tree::Key;
 use lmp::objects::CTE_SIZE;
 use lmp::{ObjType, SysError};
 
+/// What looking at a slot takes of the budget, in bytes: as long as it takes to zero two of them.
+const SLOT_COST: u64 = 2 * CTE_SIZE;
+
 /// How many slots of a CNode are looked at for one to host its capability.
 const HOST_STEPS: u32 = 256;
 
@@ -162,7 +165,7 @@ impl CapDb {
                 let index = node.cursor as u32;
                 let slot = SlotAddr(cap.base).offset(index);
                 if slot != host
-                    && (budget.take_bytes(CTE_SIZE, CTE_SIZE) == 0
+                    && (budget.take_bytes(SLOT_COST, SLOT_COST) == 0
                         || self.empty_slot(slots, objects, host, slot, budget) == Progress::Again)
                 {
                     return Progress::Again;
@@ -300,6 +303,7 @@ impl CapDb {
             }
             if let Some(entries) = self.entries_of(slots, &cap) {
                 objects.unmap(&entries);
+                budget.take_entries(entries.count);
             }
             self.vacate(slots, slot);
             return Ok(Progress::Done);
@@ -408,6 +412,7 @@ impl CapDb {
                 && let Some(entries) = self.entries_of(slots, &mapping)
             {
                 objects.unmap(&entries);
+                budget.take_entries(entries.count);
             }
             self.vacate(slots, slot);
         }

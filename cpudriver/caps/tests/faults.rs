@@ -323,7 +323,7 @@ fn many_objects_appear_all_at_once() {
         m.check();
         steps += 1;
     }
-    assert_eq!(steps, 7);
+    assert_eq!(steps, 256 / Budget::ENTRY.objects - 1);
     for i in 0..256u32 {
         let cap = caps::Slots::get(&m.arena, place(RAM, i).slot).cap;
         let expected = Capability::new(ObjType::Endpoint, RAM + MIB + i as u64 * ENDPOINT, ENDPOINT, CORE);

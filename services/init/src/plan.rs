@@ -16,7 +16,7 @@ use skb::{Core, NodeId, Topology};
 /// The least RAM for a core's user space, in bytes: its `init` and its monitor.
 pub const LEAST_RAM: u64 = 4 << 20;
 /// RAM for a core's user space where there is enough, in bytes.
-pub const USUAL_RAM: u64 = 8 << 20;
+pub const USUAL_RAM: u64 = 10 << 20;
 /// What a core takes beside its user space, in bytes: the instance of its CPU driver and its share frame.
 pub const FIXED: u64 = 2 * HANDOVER_GRANULARITY;
 
@@ -316,7 +316,7 @@ mod tests {
             assert_eq!(len(&share.ram), USUAL_RAM);
         }
         assert_eq!(stays, USUAL_FIRST);
-        assert_eq!(rest(&topology, &plan), [(248 - 48 - 3 * 12) * MIB, (256 - 4 * 12) * MIB]);
+        assert_eq!(rest(&topology, &plan), [(248 - 48 - 3 * 14) * MIB, (256 - 4 * 14) * MIB]);
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
         let (plan, _) = checked(&topology, &free(&topology), 5).unwrap();
         let homes: Vec<_> = plan.cores.iter().map(|share| node_of(&topology, &share.ram)).collect();
         assert_eq!(homes, [0, 0, 2, 2]);
-        assert_eq!(rest(&topology, &plan), [(184 - 48 - 24) * MIB, 0, 40 * MIB]);
+        assert_eq!(rest(&topology, &plan), [(184 - 48 - 28) * MIB, 0, 36 * MIB]);
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
         let (plan, stays) = checked(&topology, &free(&topology), 2).unwrap();
         assert_eq!(stays, LEAST_FIRST);
         assert_eq!(node_of(&topology, &plan.cores[0].ram), 1);
-        assert_eq!(rest(&topology, &plan), [0, (40 - 20 - 12) * MIB, (128 - 16) * MIB]);
+        assert_eq!(rest(&topology, &plan), [0, (40 - 20 - 14) * MIB, (128 - 16) * MIB]);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //!   together;
 //! * `retype`: one notification from RAM, its 64 bytes zeroed; `retype_frame`, with sizes in bytes, shows what zeroing adds;
 //! * `map`, `unmap`: one page of a frame, in a page table that is there;
+//! * `longest_entry`: the longest single system call of long operations: many objects made and revoked, a full CNode
+//!   deleted, large frames made, whole page tables mapped and cleared;
 //! * `look_up_…`: what `Identify` takes among so many capabilities of one core: copies, ancestors and descendants of a
 //!   random one are looked for. An eighth of them are objects of their own, each with seven copies.
 #![no_std]
@@ -12,9 +14,9 @@
 
 use boot_freestanding as _;
 use lmp::cptr::{L2_SLOTS, SlotRef, task};
-use lmp::invocation::MapFlags;
+use lmp::invocation::{MapFlags, Op, header};
 use lmp::objects::{CTE_SIZE, PAGE_SIZE};
-use lmp::{CPtr, ObjType, Rights, syscall};
+use lmp::{CPtr, ObjType, Rights, SysError, syscall};
 use runtime::bench::{BenchError, Harness, refused};
 use runtime::{Env, memory, println, time};
 
@@ -38,6 +40,7 @@ fn main(env: &Env) -> u64 {
         revoking(h)?;
         making(h)?;
         mapping(h)?;
+        longest_entry(h)?;
         CROWDS.into_iter().try_for_each(|(metric, count)| crowd(h, metric, count))
     })
 }
@@ -132,6 +135,88 @@ fn mapping(h: &mut Harness) -> Result<(), BenchError> {
     h.measure_with("delete_mapping", samples, &[], || {
         map()?;
         timed(delete)
+    })
+}
+
+/// The longest of some system calls.
+#[derive(Default)]
+struct Longest(u64);
+
+impl Longest {
+    /// Repeats a system call, which answers its status, until it is finished.
+    fn finish(&mut self, operation: &'static str, mut call: impl FnMut() -> u64) -> Result<(), BenchError> {
+        loop {
+            let start = time::now_serialised();
+            let status = call();
+            self.0 = self.0.max(time::now_serialised() - start);
+            match SysError::from_code(status as u16) {
+                None => return Ok(()),
+                Some(SysError::Again) => {}
+                Some(cause) => return Err(refused(operation)(cause)),
+            }
+        }
+    }
+
+    fn retype(&mut self, slot: CPtr, ram: CPtr, ty: ObjType, size: u64, n: u64) -> Result<(), BenchError> {
+        let (slot, ram) = (u64::from(slot.0), u64::from(ram.0));
+        self.finish("making many", || {
+            syscall::call6(header(task::ROOT, Op::Retype), slot, ram, ty as u64, 0, size, n).0
+        })
+    }
+
+    fn revoke(&mut self, slot: CPtr) -> Result<(), BenchError> {
+        self.finish("revoking many", || syscall::call1(header(task::ROOT, Op::Revoke), slot.0.into()).0)
+    }
+
+    fn delete(&mut self, slot: CPtr) -> Result<(), BenchError> {
+        self.finish("deleting many", || syscall::call1(header(task::ROOT, Op::Delete), slot.0.into()).0)
+    }
+}
+
+fn longest_entry(h: &mut Harness) -> Result<(), BenchError> {
+    /// Entries of a page table.
+    const ENTRIES: u64 = 512;
+    const TABLES: u32 = 8;
+    let large = ENTRIES * PAGE_SIZE;
+    let ram = memory::allocate_in(ObjType::Ram, 2 * large, PAGE_SIZE, &memory::ANYWHERE)?.cap;
+    let frame = memory::allocate(ObjType::Frame, large)?.cap;
+    let (_, many) = memory::cnode()?;
+    let slot = memory::slot()?;
+    let mut tables = [CPtr::NULL; TABLES as usize];
+    for table in &mut tables {
+        *table = memory::allocate(ObjType::Pt, 0)?.cap;
+    }
+    let size = |ty| memory::object_size(ty, 0);
+    h.measure_with("longest_entry", 1, &[], || {
+        let mut longest = Longest::default();
+        for ty in [ObjType::Notification, ObjType::Endpoint, ObjType::Dispatcher, ObjType::Pml4] {
+            longest.retype(CPtr::new(many, 0), ram, ty, size(ty), L2_SLOTS.into())?;
+            longest.revoke(ram)?;
+        }
+        longest.retype(slot, ram, ObjType::Frame, 2 * large, 1)?;
+        longest.delete(slot)?;
+        // A CNode with the last capabilities of what is in it.
+        let (cnode, full) = memory::cnode()?;
+        longest.retype(
+            CPtr::new(full, 0),
+            ram,
+            ObjType::Endpoint,
+            size(ObjType::Endpoint),
+            L2_SLOTS.into(),
+        )?;
+        longest.revoke(cnode.cap)?;
+        longest.delete(cnode.cap)?;
+        // The runtime does not know that its memory is free again: a few CNodes, until the benchmark ends.
+        memory::forget(cnode);
+        for (table, slot) in tables.into_iter().zip(0..) {
+            let flags = (MapFlags::READ | MapFlags::WRITE).bits();
+            let (object, slot) = (frame.0.into(), CPtr::new(many, slot).0.into());
+            longest.finish("mapping many", || {
+                syscall::call6(header(table, Op::Map), 0, object, 0, flags, ENTRIES, slot).0
+            })?;
+        }
+        longest.revoke(frame)?;
+        Ok(longest.0)
     })
 }
 
