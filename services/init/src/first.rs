@@ -44,6 +44,8 @@ const MONITOR_RAM: u64 = 4 << 20;
 const SKB_RAM: u64 = 2 << 20;
 /// RAM for a benchmark or a test, in bytes.
 const GUEST_RAM: u64 = 12 << 20;
+/// RAM that a test has beside that for the domains it makes, in bytes.
+const TEST_RAM: u64 = 6 << 20;
 
 /// Why `init` gave up, and what the machine is to end with.
 struct Failure {
@@ -411,9 +413,15 @@ impl Run<'_> {
     fn guest(&self, spawner: &mut Spawner, name: &str) -> bool {
         let needs = Needs::of(name);
         let run = spawner.run(name, |b| {
-            let more = if needs.contains(Needs::MEMORY) { config::MORE_MEMORY } else { 0 };
+            let more = if needs.contains(Needs::MEMORY) {
+                config::MORE_MEMORY
+            } else if needs.contains(Needs::CONTROL) {
+                TEST_RAM
+            } else {
+                0
+            };
             // A machine too small for all of it has a benchmark measure less.
-            let spare = memory::stats().longest.saturating_sub(2 * GUEST_RAM);
+            let spare = memory::stats().longest.saturating_sub(GUEST_RAM + (2 << 20));
             let mut b = b.args(&self.args()).memory(GUEST_RAM + more.min(spare));
             if needs.contains(Needs::ARCHIVE) {
                 b = b.with_archive();

@@ -253,7 +253,7 @@ fn wrong_type(_: &Test) -> Check {
     for (ty, object) in types.iter().zip(&objects) {
         for op in Op::ALL {
             let has = match ty {
-                ObjType::Pt => matches!(op, Op::Map),
+                ObjType::Pt => matches!(op, Op::Map | Op::Unmap),
                 ObjType::Notification => matches!(op, Op::Signal | Op::Poll | Op::BindNotification),
                 _ => false,
             };
