@@ -38,15 +38,15 @@ fn flags(w: &impl Words, n: usize) -> SysResult<MapFlags> {
     MapFlags::from_bits(w.word(n)).ok_or(SysError::BadArgument)
 }
 
-/// Of [`Op::Delete`](crate::Op::Delete), [`Op::Revoke`](crate::Op::Revoke) and
-/// [`Op::Identify`](crate::Op::Identify).
+/// Of [`Op::Delete`](crate::invocation::Op::Delete), [`Op::Revoke`](crate::invocation::Op::Revoke) and
+/// [`Op::Identify`](crate::invocation::Op::Identify).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OneSlot {
     /// The slot, in the invoked space.
     pub slot: SlotRef,
 }
 
-/// Of [`Op::Copy`](crate::Op::Copy).
+/// Of [`Op::Copy`](crate::invocation::Op::Copy).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Copy {
     /// The slot to fill, in the invoked space.
@@ -55,7 +55,7 @@ pub struct Copy {
     pub src: SlotRef,
 }
 
-/// Of [`Op::Mint`](crate::Op::Mint).
+/// Of [`Op::Mint`](crate::invocation::Op::Mint).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mint {
     /// The slot to fill, in the invoked space.
@@ -68,7 +68,7 @@ pub struct Mint {
     pub badge: u64,
 }
 
-/// Of [`Op::Retype`](crate::Op::Retype).
+/// Of [`Op::Retype`](crate::invocation::Op::Retype).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retype {
     /// The first slot to fill, in the invoked space.
@@ -85,7 +85,7 @@ pub struct Retype {
     pub count: u64,
 }
 
-/// Of [`Op::Map`](crate::Op::Map).
+/// Of [`Op::Map`](crate::invocation::Op::Map).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Map {
     /// The first entry.
@@ -102,7 +102,7 @@ pub struct Map {
     pub mapping: SlotRef,
 }
 
-/// Of [`Op::Protect`](crate::Op::Protect).
+/// Of [`Op::Protect`](crate::invocation::Op::Protect).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Protect {
     /// The access.

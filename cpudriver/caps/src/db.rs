@@ -269,7 +269,7 @@ impl CapDb {
 
     /// Puts into `dst` the capability for the mapping of one page of the frame in `object`, from byte `offset`
     /// on, into entry `entry` of the kernel's own page table at physical address `table`. The kernel writes the
-    /// entry after this has succeeded; it is told to clear it ([`Objects::unmap`](crate::Objects::unmap)) when
+    /// entry after this has succeeded; it is told to clear it ([`Objects::unmap`]) when
     /// this capability goes, or the last one of the frame, or the frame is revoked.
     pub fn insert_kernel_mapping<S: Slots>(
         &mut self,

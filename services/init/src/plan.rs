@@ -17,6 +17,10 @@ use skb::{Core, NodeId, Topology};
 pub const LEAST_RAM: u64 = 4 << 20;
 /// RAM for a core's user space where there is enough, in bytes.
 pub const USUAL_RAM: u64 = 10 << 20;
+/// The same where that would leave hardly anything of the node for channels.
+const MODEST_RAM: u64 = 8 << 20;
+/// What a node should have left for channels for each core, in bytes.
+const CHANNELS: u64 = 4 << 20;
 /// What a core takes beside its user space, in bytes: the instance of its CPU driver and its share frame.
 pub const FIXED: u64 = 2 * HANDOVER_GRANULARITY;
 
@@ -139,7 +143,8 @@ impl Pool {
 fn ram_per_core(free: u64, kept: u64, cores: u64) -> u64 {
     let share = free.saturating_sub(kept) / cores.max(1);
     let ram = share.saturating_sub(FIXED) / HANDOVER_GRANULARITY * HANDOVER_GRANULARITY;
-    ram.clamp(LEAST_RAM, USUAL_RAM)
+    let most = if share < FIXED + USUAL_RAM + CHANNELS { MODEST_RAM } else { USUAL_RAM };
+    ram.clamp(LEAST_RAM, most)
 }
 
 /// What of `free` can be handed out, by node.
