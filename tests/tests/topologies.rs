@@ -236,8 +236,8 @@ fn the_host_command_shows_what_was_found() {
     let lines: Vec<_> = stdout.lines().map(words).collect();
     for line in [
         "2 cores on 2 nodes in 2 packages",
-        "0 0 255.625 MiB 0x0..0xa0000 0x100000..0x10000000",
-        "1 1 256 MiB 0x10000000..0x20000000",
+        "0 0 511.625 MiB 0x0..0xa0000 0x100000..0x20000000",
+        "1 1 512 MiB 0x20000000..0x40000000",
         "1 1 1 1 -",
         "0 10 20",
         "1 20 10",
