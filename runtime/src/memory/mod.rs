@@ -680,6 +680,33 @@ fn change_root(new: CPtr, slots: u32) -> Result<(), MemoryError> {
     syscall::dispatcher_resize_root(task::DISPATCHER, new).map_err(refused("changing the L1 CNode"))
 }
 
+/// Makes one object of `ty`, `size` bytes at `offset` of the RAM in `source`, in a slot of its own: for who accounts for
+/// that RAM himself. [`unmake`] takes it back.
+///
+/// # Errors
+/// `Exhausted` if there is no slot; what the CPU driver refuses the retype with.
+pub fn make_at(source: CPtr, ty: ObjType, offset: u64, size: u64) -> Result<CPtr, SysError> {
+    let slot = slot().map_err(|_| SysError::Exhausted)?;
+    match syscall::cap_retype(task::ROOT, slot, source, ty, offset, size, 1) {
+        Ok(()) => Ok(slot),
+        Err(cause) => {
+            free_slot(slot);
+            Err(cause)
+        }
+    }
+}
+
+/// Deletes the object that [`make_at`] made, with all that came of it.
+///
+/// # Errors
+/// What the CPU driver refuses with; the object is then still there.
+pub fn unmake(object: CPtr) -> Result<(), SysError> {
+    syscall::cap_revoke(task::ROOT, object)?;
+    syscall::cap_delete(task::ROOT, object)?;
+    free_slot(object);
+    Ok(())
+}
+
 /// Gives back an empty slot.
 pub fn free_slot(slot: CPtr) {
     let _ = with(|m| {

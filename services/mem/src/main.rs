@@ -46,22 +46,12 @@ struct Invocations;
 
 impl Driver for Invocations {
     fn make(&mut self, reserved: &Reserved) -> Result<CPtr, SysError> {
-        let slot = memory::slot().map_err(|_| SysError::Exhausted)?;
         let Reserved { offset, size, .. } = *reserved;
-        match syscall::cap_retype(task::ROOT, slot, slot::POOL, ObjType::Ram, offset, size, 1) {
-            Ok(()) => Ok(slot),
-            Err(cause) => {
-                memory::free_slot(slot);
-                Err(cause)
-            }
-        }
+        memory::make_at(slot::POOL, ObjType::Ram, offset, size)
     }
 
     fn delete(&mut self, piece: CPtr) -> Result<(), SysError> {
-        syscall::cap_revoke(task::ROOT, piece)?;
-        syscall::cap_delete(task::ROOT, piece)?;
-        memory::free_slot(piece);
-        Ok(())
+        memory::unmake(piece)
     }
 
     fn recall(&mut self, piece: CPtr) -> bool {

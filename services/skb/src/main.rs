@@ -57,22 +57,12 @@ struct Invocations;
 
 impl Driver for Invocations {
     fn make(&mut self, reserved: &Reserved) -> Result<CPtr, SysError> {
-        let slot = memory::slot().map_err(|_| SysError::Exhausted)?;
         let Reserved { source, offset, size, .. } = *reserved;
-        match syscall::cap_retype(task::ROOT, slot, source, ObjType::Frame, offset, size, 1) {
-            Ok(()) => Ok(slot),
-            Err(cause) => {
-                memory::free_slot(slot);
-                Err(cause)
-            }
-        }
+        memory::make_at(source, ObjType::Frame, offset, size)
     }
 
     fn delete(&mut self, frame: CPtr) -> Result<(), SysError> {
-        syscall::cap_revoke(task::ROOT, frame)?;
-        syscall::cap_delete(task::ROOT, frame)?;
-        memory::free_slot(frame);
-        Ok(())
+        memory::unmake(frame)
     }
 }
 
